@@ -1,0 +1,24 @@
+"""The two ways a command can end badly: the user's input was wrong, or the work failed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """The user's input is wrong. The message is one line: what, where, how to mend it. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunFailure(Exception):
+    """The work itself failed (not through the user's input). The message is one line. Exit code 1."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `" (did you mean X?)"` for the closest known name, or an empty string if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
+    return f" (did you mean {close[0]}?)" if close else ""
