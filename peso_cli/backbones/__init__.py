@@ -1,0 +1,1 @@
+"""Causal LMs whose vocabulary holds the semantic-ID tokens, and the prompts they read."""

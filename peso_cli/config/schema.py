@@ -1,0 +1,184 @@
+"""What a configuration may say: one dataclass for each group of `conf/`, checked when a config is composed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from peso_cli.data.synthetic import SyntheticDataset
+from peso_cli.methods.adapters import AdapterPart
+from peso_cli.methods.memory import MemoryPart
+from peso_cli.methods.regularizers import RegularizerPart
+
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Natural = Annotated[int, Field(strict=True, ge=0)]
+Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
+PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=STRICT)
+class ReleasedDataset:
+    """A folder of stage blocks in the released layout."""
+
+    source: Literal["released"]
+    name: FolderName
+    path: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Lora:
+    """The shape of the adapter: rank, alpha (scaling is alpha / rank), dropout and the modules it enters."""
+
+    rank: Positive
+    alpha: PositiveFloat
+    dropout: Fraction
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ConfigBackbone:
+    """A Llama-architecture model built from numbers, trained in full in stage 1 and frozen after it."""
+
+    source: Literal["config"]
+    name: FolderName
+    hidden: Positive
+    layers: Positive
+    heads: Positive
+    key_value_heads: Positive
+    feed_forward: Positive
+    attention_dropout: Fraction
+    tie_embeddings: bool
+    lora: Lora
+
+
+@dataclass(frozen=True, config=STRICT)
+class PretrainedBackbone:
+    """A Hugging Face causal LM, by name or local path; LoRA in every stage."""
+
+    source: Literal["pretrained"]
+    name: FolderName
+    model: str
+    revision: str | None
+    dtype: Literal["float32", "bfloat16"]
+    trained_rows: Literal["new_rows", "full"]
+    lora: Lora
+
+
+@dataclass(frozen=True, config=STRICT)
+class PromptTemplate:
+    """The text around a history: `head`, then for each item `item` with {sid} in it, then `tail`, then the answer.
+
+    {bos} and {end} stand for the backbone's begin and end tokens. `window` is the most items of a history.
+    """
+
+    name: FolderName
+    head: str
+    item: str
+    tail: str
+    window: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Method:
+    """The name under which a composition of adapter, regularizer and memory is stored and shown."""
+
+    name: FolderName
+
+
+@dataclass(frozen=True, config=STRICT)
+class Trainer:
+    """How a stage trains.
+
+    Attributes:
+        epochs: most epochs per stage; training ends sooner when validation stops improving.
+        learning_rate: peak learning rate of stage 1.
+        later_stage_scale: factor on the learning rate from stage 2 on.
+        batch_tokens: most padded tokens of a batch.
+        accumulation: batches per optimiser step.
+        warmup: share of the steps over which the learning rate rises; it falls along a cosine after that.
+        weight_decay: AdamW's decoupled weight decay.
+        clip_norm: largest norm of the gradient.
+        temperature: divides the logits in training.
+        patience: epochs without a better validation cross-entropy after which a stage ends.
+        packing: `auto` chains a user's examples where the prompt allows it; `example` is the reference path.
+        validation_users: most users whose validation cross-entropy is taken (a seeded sample), for speed.
+        checkpoint_minutes: time between checkpoints inside an epoch.
+    """
+
+    epochs: Natural
+    learning_rate: PositiveFloat
+    later_stage_scale: PositiveFloat
+    batch_tokens: Positive
+    accumulation: Positive
+    warmup: Fraction
+    weight_decay: NonNegativeFloat
+    clip_norm: PositiveFloat
+    temperature: PositiveFloat
+    patience: Positive
+    packing: Literal["auto", "example"]
+    validation_users: Positive
+    checkpoint_minutes: NonNegativeFloat
+
+
+@dataclass(frozen=True, config=STRICT)
+class Decoding:
+    """Constrained beam search: how wide, within what, over what the probabilities are normalised.
+
+    Attributes:
+        beams: width of the beam.
+        constraint: `trie` yields only real items; `positional` allows any code of the right level (the paper's).
+        normalise: `vocabulary` scores as a plain search does; `level` normalises over the codes of each level.
+        batch_tokens: most padded prompt tokens decoded at once; changes speed and memory, not results.
+    """
+
+    beams: Positive
+    constraint: Literal["trie", "positional"]
+    normalise: Literal["vocabulary", "level"]
+    batch_tokens: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Evaluation:
+    """Which stages' users a trained stage is scored on (none given: its own) and which split of them."""
+
+    on: tuple[Positive, ...] | None
+    split: Literal["test", "valid"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrackerConfig:
+    """Where curves and results go besides the run folder."""
+
+    name: Literal["wandb", "none"]
+    project: str
+    mode: Literal["offline", "online"]
+    entity: str | None
+    samples: Natural
+
+
+@dataclass(frozen=True, config=STRICT)
+class Config:
+    """Everything a command can be told."""
+
+    stage: int | str | tuple[Positive, ...]
+    seed: Natural
+    dataset: Annotated[ReleasedDataset | SyntheticDataset, Field(discriminator="source")]
+    backbone: Annotated[ConfigBackbone | PretrainedBackbone, Field(discriminator="source")]
+    prompt: PromptTemplate
+    method: Method
+    adapter: AdapterPart
+    regularizer: RegularizerPart
+    memory: MemoryPart
+    trainer: Trainer
+    decoding: Decoding
+    evaluation: Evaluation
+    tracker: TrackerConfig
+    output: str
+    variant: FolderName | None
+    device: Literal["auto", "cpu", "cuda"]

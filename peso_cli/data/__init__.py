@@ -1,0 +1,1 @@
+"""Stages, blocks, examples and their statistics."""

@@ -1,0 +1,1 @@
+"""The parts that a continual method composes: adapters, regularizers, memories."""

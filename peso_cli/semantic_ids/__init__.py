@@ -1,0 +1,1 @@
+"""The catalog of items, their semantic IDs and the trie over them."""

@@ -1,0 +1,1 @@
+"""Where a stage's curves, results and sample recommendations go: the run folder's log and W&B."""

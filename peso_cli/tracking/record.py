@@ -1,0 +1,102 @@
+"""The one thing that a training loop tells its measurements to: the run folder's log and the tracker together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from peso_cli.tracking.run_log import RunLog, read_log
+from peso_cli.tracking.tracker import Tracker, TrackerChoice, open_tracker
+
+
+class Record:
+    """A tracker that writes every number to the log as well.
+
+    As a context manager it closes both; an exception marks the run as failed.
+    """
+
+    def __init__(self, log: RunLog, tracker: Tracker) -> None:
+        self._log = log
+        self._tracker = tracker
+
+    @property
+    def position(self) -> int:
+        """Length of the log in bytes: what a checkpoint stores and `open_record` takes as `keep_bytes`."""
+        return self._log.position
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one point of the training curves: `{"event": "train", "step": …, name: value, …}`."""
+        numbers = _plain(values)
+        self._log.write(dict(event="train", step=step, **numbers))
+        self._tracker.curve(step, numbers)
+
+    def result(self, stage: int, values: Mapping[str, float]) -> None:
+        """Write the results of one evaluated stage: `{"event": "result", "stage": …, name: value, …}`."""
+        numbers = _plain(values)
+        self._log.write(dict(event="result", stage=stage, **numbers))
+        self._tracker.result(stage, numbers)
+
+    def samples(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Show sample recommendations in the tracker; the log holds numbers only."""
+        self._tracker.samples(columns, rows)
+
+    def close(self, failed: bool = False) -> None:
+        """Close the log and the tracker."""
+        self._log.close()
+        self._tracker.close(failed)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=kind is not None)
+
+
+def open_record(
+    config: TrackerChoice,
+    folder: Path,
+    *,
+    group: str,
+    name: str,
+    settings: Mapping[str, object],
+    keep_bytes: int | None = 0,
+) -> Record:
+    """Open `folder/log.jsonl` and the tracker of one stage artifact.
+
+    A resumed stage's tracker is told again what the kept part of the log says, so that it too ends up as if the stage
+    had never been stopped.
+
+    Args:
+        config: the `tracker` group.
+        folder: the stage's run folder.
+        group: what the stages of one method and seed have in common.
+        name: the run's name within its group.
+        settings: the resolved configuration.
+        keep_bytes: the `position` stored in the checkpoint to resume from; 0 starts anew, None keeps all.
+
+    Raises:
+        RunFailure: the log does not reach `keep_bytes`.
+    """
+    path = folder / "log.jsonl"
+    log = RunLog.open(path, keep_bytes)
+    tracker = open_tracker(config, folder, group=group, name=name, settings=settings)
+    for line in read_log(path):
+        _tell(tracker, line)
+    return Record(log, tracker)
+
+
+def _tell(tracker: Tracker, line: dict[str, Any]) -> None:
+    match line:
+        case {"event": "train", "step": int(step), **values}:
+            tracker.curve(step, values)
+        case {"event": "result", "stage": int(stage), **values}:
+            tracker.result(stage, values)
+
+
+def _plain(values: Mapping[str, float]) -> dict[str, float]:
+    """Return Python floats, whatever number types they came as, so that the log and the tracker show the same."""
+    return {name: float(value) for name, value in values.items()}

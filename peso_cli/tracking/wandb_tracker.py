@@ -1,0 +1,174 @@
+"""Tracking with Weights & Biases: one W&B run for each stage artifact, offline unless asked otherwise.
+
+Tracking is a service to the experiment and never its master: whatever fails in W&B ends in one warning, and the stage
+goes on. Nothing leaves the machine offline; the files under `FOLDER/wandb` can be sent later with `wandb sync`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peso_cli.tracking.tracker import NoTracker, Tracker, TrackerChoice
+
+if TYPE_CHECKING:
+    import wandb
+
+_log = logging.getLogger("peso")
+
+# Seconds that W&B may keep a stage waiting: to reach the server at its start, to finish the upload at its end.
+_START_SECONDS = 5.0
+_FINISH_SECONDS = 10.0
+
+# Set once the server could not be reached: the later stages of this process neither wait for it nor warn again.
+_gave_up_online = threading.Event()
+
+
+class WandbTracker:
+    """One W&B run. After the first call that fails it warns once and goes on trying in silence."""
+
+    def __init__(self, run: wandb.Run, sample_rows: int) -> None:
+        self._run = run
+        self._sample_rows = sample_rows
+        self._axes: dict[str, str] = {}
+        self._warned = False
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """Log one point of the training curves over the axis `step`."""
+        self._safely(lambda: self._log("step", step, values))
+
+    def result(self, stage: int, values: Mapping[str, float]) -> None:
+        """Log the results of one evaluated stage over the axis `stage`."""
+        self._safely(lambda: self._log("stage", stage, values))
+
+    def samples(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Log the first rows, as many as configured, as the table `samples`."""
+        shown = [list(row) for row in rows[: self._sample_rows]]
+        if shown:
+            self._safely(lambda: self._log_table([*columns], shown))
+
+    def close(self, failed: bool = False) -> None:
+        """Finish the run, waiting a few seconds at most for what is still to be sent."""
+        self._safely(lambda: self._run.finish(exit_code=int(failed)))
+
+    def _log(self, axis: str, position: int, values: Mapping[str, float]) -> None:
+        for name in values:
+            if self._axes.setdefault(name, axis) == axis:
+                self._run.define_metric(name, step_metric=axis)
+        self._run.log({axis: position, **values})
+
+    def _log_table(self, columns: list[str | int], rows: list[list[object]]) -> None:
+        import wandb
+
+        # W&B infers one type for each column and refuses a cell that differs, such as a missing rank among numbers.
+        self._run.log({"samples": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
+
+    def _safely(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except Exception as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning("W&B failed (%s); the stage goes on and `wandb sync` can send the rest", _one_line(error))
+
+
+def open_wandb(
+    config: TrackerChoice, folder: Path, *, group: str, name: str, settings: Mapping[str, object]
+) -> Tracker:
+    """Start the W&B run of one stage artifact, taking the place of any that an earlier attempt left in `folder`.
+
+    Project, mode, group, name and folder are ours, whatever WANDB_PROJECT, WANDB_MODE and their like say; WANDB_ENTITY
+    counts where the configuration names no entity; WANDB_API_KEY, WANDB_BASE_URL and the proxies are W&B's own
+    business. Online without a key, a network or a willing server: one warning, then offline.
+
+    Args:
+        config: the `tracker` group.
+        folder: the stage's run folder.
+        group: W&B's group.
+        name: the run's name.
+        settings: W&B's config.
+    """
+    run = {
+        "project": config.project,
+        "entity": config.entity,
+        "group": group,
+        "name": name,
+        "id": _earlier_id(folder) or secrets.token_hex(8),
+        "config": dict(settings),
+    }
+    online_first = config.mode == "online" and not _gave_up_online.is_set()
+    # Offline gets a second try too: the first one fails where the service of an earlier stage has died.
+    for mode in ("online" if online_first else "offline", "offline"):
+        try:
+            return WandbTracker(_start(folder.resolve(), {**run, "mode": mode}), config.samples)
+        except Exception as error:
+            _drop_service()
+            reason = _one_line(error)
+            if mode == "online":
+                _gave_up_online.set()
+                _log.warning("W&B can't be reached (%s); going on offline, `wandb sync` can send the run later", reason)
+    _log.warning("W&B can't be started (%s); going on without it, log.jsonl has every value", reason)
+    return NoTracker()
+
+
+def _earlier_id(folder: Path) -> str | None:
+    """Return the id of an earlier attempt at this stage: sent under the same id, both are one run in W&B."""
+    earlier = sorted((folder / "wandb").glob("*run-*/run-*.wandb"))
+    return earlier[-1].stem.removeprefix("run-") if earlier else None
+
+
+def _start(folder: Path, run: Mapping[str, Any]) -> wandb.Run:
+    shutil.rmtree(folder / "wandb", ignore_errors=True)
+    # Error reports would wait for the server at exit and complain on stderr; tables would be staged in the user's home.
+    os.environ.update(WANDB_ERROR_REPORTING="false", WANDB_DATA_DIR=str(folder / "wandb"))
+    import wandb
+
+    logging.getLogger("wandb").propagate = False
+    # Silence must hold before the first run opens: then a missing key is an error and not a question on the terminal.
+    wandb.setup(settings=wandb.Settings(silent=True, quiet=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    return wandb.init(**run, dir=folder, settings=_private_settings())
+
+
+def _private_settings() -> wandb.Settings:
+    """Return settings under which W&B is silent and records neither machine, code, git nor terminal output."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        quiet=True,
+        console="off",
+        host="",
+        disable_code=True,
+        disable_git=True,
+        save_code=False,
+        label_disable=True,
+        reinit="create_new",
+        init_timeout=_START_SECONDS,
+        finish_timeout=_FINISH_SECONDS,
+        finish_timeout_raises=True,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+
+
+def _drop_service() -> None:
+    """End W&B's background process, which still holds the id of the run that failed to start."""
+    import wandb
+
+    # It exits the interpreter with the dead process's code, hence SystemExit.
+    with contextlib.suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")

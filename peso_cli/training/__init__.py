@@ -1,0 +1,1 @@
+"""Packing, the training loop and its checkpoints."""

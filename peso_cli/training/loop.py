@@ -1,0 +1,228 @@
+"""The training loop of one stage: from a model that knows what trains in it to its best state on validation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import get_cosine_schedule_with_warmup
+
+from peso_cli.config.schema import Trainer
+from peso_cli.errors import RunFailure
+from peso_cli.methods.regularizers import Factors, Penalty
+from peso_cli.training import checkpoints
+from peso_cli.training.checkpoints import Checkpoint, State
+from peso_cli.training.packing import Packer
+from peso_cli.training.steps import add_penalty, label_loss, norm
+
+Plan = list[list[tuple[int, int]]]
+
+
+class Log(Protocol):
+    """Where training curves go."""
+
+    @property
+    def position(self) -> int:
+        """Bytes written so far; a resumed run goes on behind them."""
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """Note values at an optimiser step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that one stage's training needs.
+
+    Attributes:
+        model: what `Adapter.begin` returned.
+        factors: the LoRA factors that the penalty and its diagnostics look at.
+        penalty: strength x regularizer, or None.
+        train, valid: packers over the stage's training and validation examples.
+        learning_rate: peak learning rate of this stage.
+        seed: one seed per stage and run; order and dropout follow from it and the step's number alone.
+        checkpoint: where an unfinished stage is kept.
+        resume: what was found there, or None to begin anew.
+        tick: called with (steps done, steps planned, note) for a progress display.
+    """
+
+    model: nn.Module
+    factors: Factors
+    penalty: Penalty | None
+    train: Packer
+    valid: Packer
+    trainer: Trainer
+    learning_rate: float
+    seed: int
+    checkpoint: Path
+    resume: Checkpoint | None
+    log: Log
+    accelerator: Accelerator
+    tick: Callable[[int, int, str], None]
+
+
+@dataclass
+class Progress:
+    """Where training stands; the JSON part of a checkpoint.
+
+    Attributes:
+        epoch: whole epochs done.
+        step_in_epoch: optimiser steps done in the epoch under way.
+        step: optimiser steps done in all.
+        sums: what the epoch under way has added up so far, for its means.
+        best_loss: lowest validation cross-entropy so far, and
+        best_epoch: the number of epochs after which it was seen (0: before any training).
+        history: one row per epoch, row 0 before any training.
+        log_position: bytes of the log that belong to the steps done.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    log_position: int = 0
+
+
+class _Run:
+    """One stage under way: the job and everything that changes while it trains."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.trainer = job, job.trainer
+        self.parameters = list(checkpoints.trainable(job.model).values())
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=job.learning_rate, weight_decay=self.trainer.weight_decay
+        )
+        per_epoch = math.ceil(len(job.train.plan((job.seed, 0))) / self.trainer.accumulation)
+        self.steps = self.trainer.epochs * per_epoch
+        warmup = math.ceil(self.trainer.warmup * self.steps)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, warmup, self.steps)
+        self.progress, self.best = Progress(), checkpoints.copy_state(job.model)
+        self.saved = time.monotonic()
+        if job.resume is not None:
+            self._restore(job.resume)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        self.progress = Progress(**checkpoint.progress)
+        checkpoints.restore_state(self.job.model, checkpoint.parts["model"])
+        checkpoints.restore_optimiser(self.optimiser, self.job.model, checkpoint.parts.get("optimiser", {}))
+        self.best = checkpoint.parts["best"]
+        for _ in range(self.progress.step):
+            self.schedule.step()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.progress.log_position = self.job.log.position
+        parts: dict[str, State] = {
+            "model": checkpoints.copy_state(self.job.model),
+            "optimiser": checkpoints.optimiser_state(self.optimiser, self.job.model),
+            "best": self.best,
+        }
+        checkpoints.save_checkpoint(self.job.checkpoint, Checkpoint(parts, asdict(self.progress)))
+        self.saved = time.monotonic()
+
+    def epoch(self) -> None:
+        """Go through the rest of an epoch, then validate and save."""
+        plan = self.job.train.plan((self.job.seed, self.progress.epoch))
+        groups = [plan[i : i + self.trainer.accumulation] for i in range(0, len(plan), self.trainer.accumulation)]
+        for group in groups[self.progress.step_in_epoch :]:
+            self.step(group)
+            if time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
+                self.save()
+        self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
+        self.validate()
+        self.save()
+
+    def step(self, group: Plan) -> None:
+        """Take one optimiser step over a group of batches, its loss averaged over all their label tokens."""
+        job, progress = self.job, self.progress
+        job.model.train()
+        _seed_step(job.seed, progress.step)
+        labels = sum(job.train.label_count(members) for members in group)
+        loss = 0.0
+        for members in group:
+            part = label_loss(job.model, job.train.batch(members), self.trainer.temperature) / labels
+            job.accelerator.backward(part)
+            loss += float(part.detach())
+        pull = add_penalty(job.penalty, [f for pair in job.factors.values() for f in pair]) if job.penalty else None
+        size = float(job.accelerator.clip_grad_norm_(self.parameters, self.trainer.clip_norm))
+        if not math.isfinite(loss) or not math.isfinite(size):
+            raise RunFailure(
+                f"step {progress.step + 1}: loss {loss}, gradient norm {size}; the step was not taken. "
+                "Lower trainer.learning_rate or regularizer.strength"
+            )
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._note({"loss": loss, "gradient_norm": size, **(pull.shares(loss) if pull else {})})
+
+    def _note(self, values: dict[str, float]) -> None:
+        progress = self.progress
+        rate = self.optimiser.param_groups[0]["lr"]
+        self.schedule.step()
+        progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
+        self.job.log.curve(progress.step, {**values, "learning_rate": rate})
+        for name, value in values.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+        progress.sums["steps"] = progress.sums.get("steps", 0) + 1
+        self.job.tick(progress.step, self.steps, f"epoch {progress.epoch + 1}, loss {values['loss']:.3f}")
+
+    def validate(self) -> None:
+        """Take the validation cross-entropy (without the penalty, so that methods compare); remember the best state."""
+        progress, sums = self.progress, self.progress.sums
+        loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature)
+        if not math.isfinite(loss):
+            raise RunFailure(f"epoch {progress.epoch}: the validation loss is {loss}. Lower trainer.learning_rate")
+        means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
+        progress.history.append({"epoch": progress.epoch, "validation_loss": loss, **means})
+        self.job.log.curve(progress.step, {"validation_loss": loss})
+        progress.sums = {}
+        if loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch = loss, progress.epoch
+            self.best = checkpoints.copy_state(self.job.model)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or validation has stopped improving."""
+        progress = self.progress
+        return progress.epoch >= self.trainer.epochs or progress.epoch - progress.best_epoch >= self.trainer.patience
+
+
+def train(job: Job) -> Progress:
+    """Train one stage, going on from `job.resume` if given; the model ends in its best state on validation.
+
+    Raises:
+        RunFailure: the loss or a gradient is not finite; the step is not taken.
+    """
+    run = _Run(job)
+    if not run.progress.history:
+        run.validate()
+    while not run.finished:
+        run.epoch()
+    checkpoints.restore_state(job.model, run.best)
+    return run.progress
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, packer: Packer, temperature: float) -> float:
+    """Return the mean cross-entropy per label token over all examples of a packer, dropout off."""
+    model.eval()
+    total, labels = 0.0, 0
+    for members in packer.plan(None):
+        batch = packer.batch(members)
+        total += float(label_loss(model, batch, temperature))
+        labels += len(batch.labels)
+    return total / labels
+
+
+def _seed_step(seed: int, step: int) -> None:
+    """Seed dropout from the step's number alone, so that a resumed run draws what it would have drawn."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))

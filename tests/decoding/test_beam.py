@@ -1,0 +1,251 @@
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from peso_cli.backbones.vocabulary import Vocabulary
+from peso_cli.decoding.beam import BeamSearch
+from peso_cli.decoding.constraints import PositionalConstraint, TrieConstraint
+from worlds import catalog_of, random_catalog, small_llama, vocabulary_of
+
+CONSTRAINTS = {"trie": TrieConstraint, "positional": PositionalConstraint}
+CPU = torch.device("cpu")
+CATALOG = random_catalog(25, (3, 4, 5))
+VOCABULARY = vocabulary_of(CATALOG)
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return json.loads((shared / "golden" / "decode.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def golden_searches(shared, golden):
+    """The model, codes and settings of the golden numbers under each constraint."""
+    first = np.array([24, 32, 40, 48])
+    catalog = catalog_of(np.array(list(golden["item_token_ids"].values())) - first)
+    special = golden["special_ids"]
+    vocabulary = Vocabulary(56, special["bos"], special["eos"], special["pad"], first, (8,) * 4, lambda text: [])
+    model = AutoModelForCausalLM.from_pretrained(shared / "golden" / "tiny_llama")
+    beams = golden["generate"]["num_beams"]
+    return catalog, {name: BeamSearch(model, vocabulary, c(catalog, CPU), beams) for name, c in CONSTRAINTS.items()}
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return small_llama(VOCABULARY)
+
+
+def search(model, beams, constraint="trie", catalog=CATALOG, **options):
+    return BeamSearch(model, VOCABULARY, CONSTRAINTS[constraint](catalog, CPU), beams, **options)
+
+
+def random_prompts(count, longest=12, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, VOCABULARY.size, size).astype(np.int64) for size in rng.integers(1, longest, count)]
+
+
+def continuations(constraint, level, before):
+    """The codes that may follow some codes, written as the rule reads."""
+    if constraint == "positional":
+        return range(CATALOG.level_sizes[level])
+    return sorted({int(sid[level]) for sid in CATALOG.sids if tuple(sid[:level]) == before})
+
+
+@torch.no_grad()
+def log_probabilities(model, prompt, codes, normalise):
+    """What may be the next token after a prompt and some codes: one plain forward, no cache, no padding."""
+    tokens = [*prompt, *(VOCABULARY.first_code[level] + code for level, code in enumerate(codes))]
+    logits = model(torch.tensor([tokens])).logits[0, -1].float()
+    if normalise == "level" and len(codes) < CATALOG.levels:
+        first = VOCABULARY.first_code[len(codes)]
+        return logits[first : first + CATALOG.level_sizes[len(codes)]].log_softmax(-1)
+    chosen = VOCABULARY.end if len(codes) == CATALOG.levels else VOCABULARY.first_code[len(codes)]
+    return logits.log_softmax(-1)[int(chosen) :]
+
+
+def naive(model, prompt, beams, constraint="trie", normalise="vocabulary"):
+    """A beam search in the plainest words: (codes, score) of the best, best first."""
+    alive = [((), 0.0)]
+    for level in range(CATALOG.levels):
+        grown = []
+        for codes, score in alive:
+            log_p = log_probabilities(model, prompt, codes, normalise)
+            grown += [((*codes, c), score + log_p[c].item()) for c in continuations(constraint, level, codes)]
+        alive = sorted(grown, key=lambda pair: -pair[1])[:beams]
+    if normalise == "vocabulary":
+        alive = [(codes, score + log_probabilities(model, prompt, codes, normalise)[0].item()) for codes, score in alive]
+    return [(codes, score / (CATALOG.levels + 1)) for codes, score in sorted(alive, key=lambda pair: -pair[1])]
+
+
+@pytest.mark.parametrize("name", sorted(CONSTRAINTS))
+@pytest.mark.parametrize("batch", [1, 6, 30])
+def test_sequences_scores_and_items_are_the_golden_ones(golden, golden_searches, name, batch):
+    catalog, searches = golden_searches
+    search = searches[name]
+    prompts = [np.array(prompt["input_ids"]) for prompt in golden["prompts"]]
+    for start in range(0, len(prompts), batch):
+        found = search.run(prompts[start : start + batch])
+        rows = search.constraint.sid_rows(found.nodes)
+        for row, expected in enumerate(golden["results"][name][start : start + batch]):
+            sequences = np.array(expected["sequences"])
+            assert (found.codes[row].numpy() + search.vocabulary.first_code == sequences[:, :-1]).all()
+            assert np.abs(found.scores[row].numpy() - expected["scores"]).max() <= 1e-5
+            items = [np.flatnonzero(catalog.sid_of == sid) if sid >= 0 else [] for sid in rows[row]]
+            assert [[str(item) for item in group] for group in items] == expected["items"]
+
+
+@pytest.mark.parametrize("normalise", ["vocabulary", "level"])
+@pytest.mark.parametrize("constraint", sorted(CONSTRAINTS))
+@pytest.mark.parametrize("beams", [1, 4, 10])
+def test_it_finds_what_a_naive_search_finds(llama, constraint, beams, normalise):
+    prompts = random_prompts(4, seed=beams)
+    found = search(llama, beams, constraint, normalise=normalise).run(prompts)
+    for row, prompt in enumerate(prompts):
+        expected = naive(llama, prompt, beams, constraint, normalise)
+        assert found.codes[row].tolist() == [list(codes) for codes, _ in expected]
+        assert found.scores[row].tolist() == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("model_seed", [1, 2])
+def test_it_finds_what_generate_finds(model_seed):
+    model, prompts = small_llama(VOCABULARY, model_seed), random_prompts(3, seed=model_seed)
+    found = search(model, 10).run(prompts)
+    for row, prompt in enumerate(prompts):
+
+        def allowed(_, tokens, begin=len(prompt)):
+            codes = tuple((tokens[begin:] - torch.from_numpy(VOCABULARY.first_code)[: len(tokens) - begin]).tolist())
+            if len(codes) == CATALOG.levels:
+                return [VOCABULARY.end]
+            return [int(VOCABULARY.first_code[len(codes)]) + c for c in continuations("trie", len(codes), codes)]
+
+        tokens = torch.from_numpy(prompt)[None]
+        output = model.generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            num_beams=10,
+            num_return_sequences=10,
+            max_new_tokens=CATALOG.levels + 1,
+            do_sample=False,
+            early_stopping=True,
+            output_scores=True,
+            return_dict_in_generate=True,
+            prefix_allowed_tokens_fn=allowed,
+        )
+        codes = output.sequences[:, len(prompt) : -1] - torch.from_numpy(VOCABULARY.first_code)
+        assert found.codes[row].tolist() == codes.tolist()
+        assert (output.sequences[:, -1] == VOCABULARY.end).all()
+        torch.testing.assert_close(found.scores[row], output.sequences_scores, rtol=0, atol=1e-5)
+
+
+def test_with_room_for_all_it_ranks_every_semantic_id_by_its_own_score(llama):
+    (prompt,) = random_prompts(1, seed=5)
+    found = search(llama, 100).run([prompt])
+    tokens = torch.from_numpy(VOCABULARY.sid_tokens(CATALOG.sids))
+    rows = torch.cat([torch.from_numpy(prompt).expand(len(tokens), -1), tokens], dim=1)
+    with torch.no_grad():
+        log_p = llama(rows).logits.log_softmax(-1)[:, len(prompt) - 1 :]
+    answers = torch.cat([tokens, torch.full((len(tokens), 1), VOCABULARY.end)], dim=1)
+    scores = log_p.gather(2, answers[..., None]).squeeze(2).mean(1)
+    expected = scores.sort(descending=True)
+    assert found.nodes[0].tolist() == expected.indices.tolist()
+    torch.testing.assert_close(found.scores[0], expected.values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_no_prompt_depends_on_those_beside_it(attention):
+    model, prompts = small_llama(VOCABULARY, 3, attention), random_prompts(12, longest=20, seed=3)
+    wide = search(model, 10)
+    together = wide.run(prompts)
+    for start, end in itertools.pairwise([0, 1, 3, 6, 12]):
+        apart = wide.run(prompts[start:end])
+        assert torch.equal(apart.codes, together.codes[start:end])
+        torch.testing.assert_close(apart.scores, together.scores[start:end], rtol=0, atol=1e-5)
+
+
+def test_both_kinds_of_attention_find_the_same():
+    prompts = random_prompts(4, seed=4)
+    found = [search(small_llama(VOCABULARY, 3, attention), 10).run(prompts) for attention in ("sdpa", "eager")]
+    assert torch.equal(found[0].codes, found[1].codes)
+    torch.testing.assert_close(found[0].scores, found[1].scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [0, 2, 7])
+def test_what_fills_up_rows_is_never_looked_at(llama, pad):
+    prompts = random_prompts(5, longest=15, seed=6)
+    usual = search(llama, 10).run(prompts)
+    other = BeamSearch(llama, replace(VOCABULARY, pad=pad), TrieConstraint(CATALOG, CPU), 10).run(prompts)
+    assert torch.equal(usual.codes, other.codes)
+    assert torch.equal(usual.scores, other.scores)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40),
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.sampled_from(["vocabulary", "level"]),
+)
+def test_every_prompt_gets_its_share_of_distinct_real_semantic_ids(llama, codes, beams, count, normalise):
+    catalog = catalog_of(codes)
+    found = search(llama, beams, catalog=catalog, normalise=normalise).run(random_prompts(count, seed=beams))
+    expected = min(beams, len(catalog.sids))
+    assert found.codes.shape == (count, expected, 3)
+    for row in range(count):
+        rows = TrieConstraint(catalog, CPU).sid_rows(found.nodes[row])
+        assert len(set(rows.tolist())) == expected
+        assert catalog.sids[rows].tolist() == found.codes[row].tolist()
+        assert (found.scores[row].diff() <= 0).all()
+        assert found.scores[row].isfinite().all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=30))
+def test_positional_nodes_name_just_the_real_semantic_ids(codes):
+    catalog = catalog_of(codes)
+    constraint, node = PositionalConstraint(catalog, CPU), {(): 0}
+    for level, size in enumerate(catalog.level_sizes):
+        longer = {}
+        for before, number in node.items():
+            children = constraint.children(level, torch.tensor(number))
+            assert (children.codes.tolist(), children.exists.all()) == (list(range(size)), True)
+            longer |= {(*before, code): int(child) for code, child in enumerate(children.nodes)}
+        node = longer
+    rows = dict(zip(node, constraint.sid_rows(torch.tensor(list(node.values()))), strict=True))
+    assert {codes: row for codes, row in rows.items() if row >= 0} == {
+        tuple(sid): row for row, sid in enumerate(catalog.sids.tolist())
+    }
+
+
+@pytest.mark.parametrize("normalise", ["vocabulary", "level"])
+def test_equal_scores_go_to_the_lower_codes(normalise):
+    model = small_llama(VOCABULARY)
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    prompts = random_prompts(3)
+    found = search(model, 10, normalise=normalise).run(prompts)
+    assert found.nodes.tolist() == [list(range(10))] * 3
+    assert found.codes[0].tolist() == CATALOG.sids[:10].tolist()
+    by_position = search(model, 10, "positional", normalise=normalise).run(prompts)
+    assert by_position.codes[0].tolist() == [[0, code // 5, code % 5] for code in range(10)]
+
+
+def test_scores_are_kept_in_single_precision_over_a_half_precision_model():
+    model = small_llama(VOCABULARY).bfloat16()
+    found = search(model, 10).run(random_prompts(3))
+    assert found.scores.dtype == torch.float32
+    assert (found.scores != found.scores.bfloat16()).any()
+
+
+def test_dropout_is_off_in_a_search():
+    model = small_llama(VOCABULARY)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    prompts = random_prompts(2)
+    expected = search(model.eval(), 10).run(prompts)
+    assert torch.equal(search(model.train(), 10).run(prompts).scores, expected.scores)
