@@ -12,7 +12,7 @@ class InputError(Exception):
     exit_code = 2
 
 
-class RunFailure(Exception):
+class RunError(Exception):
     """The work itself failed (not through the user's input). The message is one line. Exit code 1."""
 
     exit_code = 1

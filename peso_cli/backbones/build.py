@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from peso_cli.backbones.prompts import Prompt, render
@@ -46,7 +45,8 @@ def _llama(config: ConfigBackbone, vocabulary: Vocabulary) -> PreTrainedModel:
     if config.hidden % (2 * config.heads):
         raise InputError(f"backbone.hidden={config.hidden}: must be an even multiple of backbone.heads={config.heads}")
     if config.heads % config.key_value_heads:
-        raise InputError(f"backbone.heads={config.heads}: must be a multiple of key_value_heads={config.key_value_heads}")
+        groups = config.key_value_heads
+        raise InputError(f"backbone.heads={config.heads}: must be a multiple of backbone.key_value_heads={groups}")
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary.size,
@@ -73,7 +73,9 @@ def _pretrained(config: PretrainedBackbone, catalog: Catalog) -> tuple[PreTraine
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(f"backbone.model={config.model}: can't be loaded ({first}); give a local folder or a hub name") from None
+        raise InputError(
+            f"backbone.model={config.model}: can't be loaded ({first}); give a local folder or a hub name"
+        ) from None
     vocabulary = extended_vocabulary(catalog, tokenizer)
     _grow(model, vocabulary)
     return model, vocabulary
@@ -82,15 +84,15 @@ def _pretrained(config: PretrainedBackbone, catalog: Catalog) -> tuple[PreTraine
 def _grow(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     """Give the code tokens rows near the mean of the old ones, which a model finds easier to move than random rows."""
     known = int(vocabulary.first_code[0])
-    if model.get_input_embeddings().num_embeddings < vocabulary.size:
+    if len(model.get_input_embeddings().weight) < vocabulary.size:
         model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
-    embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
-    for weight in {id(m.weight): m.weight for m in embeddings}.values():
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
+    for weight in [inputs] if inputs is outputs else [inputs, outputs]:
         _start_rows(weight, known, vocabulary.size)
 
 
 @torch.no_grad()
-def _start_rows(weight: nn.Parameter, start: int, stop: int) -> None:
+def _start_rows(weight: Any, start: int, stop: int) -> None:
     old = weight[:start].float()
     noise = torch.randn(stop - start, weight.shape[1]) * old.std(0) * 0.5
     weight[start:stop] = (old.mean(0) + noise).to(weight.dtype)

@@ -78,8 +78,10 @@ def extended_vocabulary(catalog: Catalog, tokenizer: PreTrainedTokenizerBase) ->
     """
     texts = [token_text(level, code) for level, size in enumerate(catalog.level_sizes) for code in range(size)]
     start = len(tokenizer)
-    if tokenizer.add_tokens(texts) != len(texts):
-        raise InputError(f"the tokenizer of {tokenizer.name_or_path} already has tokens such as {texts[0]!r}; use a plain one")
+    tokenizer.add_tokens(texts)
+    if tokenizer.convert_tokens_to_ids(texts) != list(range(start, start + len(texts))):
+        name = tokenizer.name_or_path
+        raise InputError(f"the tokenizer of {name} already has some of the tokens {texts[0]}, ...; use a plain one")
     end = tokenizer.eos_token_id
     if not isinstance(end, int):
         raise InputError(f"the tokenizer of {tokenizer.name_or_path} has no end-of-text token")

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from peso_cli.backbones.vocabulary import Vocabulary
@@ -64,7 +64,8 @@ class BeamSearch:
         beams: int,
         normalise: Normalise = "vocabulary",
     ) -> None:
-        self.model, self.vocabulary, self.constraint = model.eval(), vocabulary, constraint
+        model.eval()  # type: ignore[no-untyped-call]
+        self.model, self.vocabulary, self.constraint = model, vocabulary, constraint
         self.beams, self.normalise = beams, normalise
 
     @torch.inference_mode()
@@ -89,21 +90,31 @@ class BeamSearch:
         return torch.from_numpy(tokens).to(self.model.device), lengths
 
     def _forward(self, tokens: Tensor, cache: DynamicCache, positions: Tensor | None, mask: Tensor | None) -> Tensor:
-        decoder = self.model.get_decoder()
+        decoder = self.model.get_decoder()  # type: ignore[no-untyped-call]
         output = decoder(
             input_ids=tokens, past_key_values=cache, position_ids=positions, attention_mask=mask, use_cache=True
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def _additive(self, sees: Tensor) -> Tensor:
+        """Return a mask to be added to attention scores: the one form that every attention implementation takes."""
+        zeros = torch.zeros(sees.shape, dtype=self.model.dtype, device=sees.device)
+        return zeros.masked_fill(~sees, torch.finfo(self.model.dtype).min)
+
     def _root(self, prompts: int, device: torch.device) -> Beams:
         nodes = torch.zeros(prompts, 1, dtype=torch.long, device=device)
         empty = nodes.new_zeros(prompts, 1, 0)
         return Beams(nodes, torch.zeros(prompts, 1, device=device), empty, empty.bool())
 
+    def _logits(self, hidden: Tensor) -> Tensor:
+        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        logits: Tensor = head(hidden)
+        return logits.float()
+
     def _log_probabilities(self, hidden: Tensor, level: int) -> Tensor:
         """Return (B, W, codes of the level) log-probabilities from the hidden states that predict them."""
-        logits = self.model.get_output_embeddings()(hidden).float()
+        logits = self._logits(hidden)
         first = int(self.vocabulary.first_code[level])
         own = logits[..., first : first + self.vocabulary.level_sizes[level]]
         if self.normalise == "level":
@@ -135,7 +146,7 @@ class BeamSearch:
         itself = torch.eye(width, dtype=torch.bool, device=lengths.device).expand(count, -1, -1)
         sees = torch.cat([beams.sees, itself], dim=-1)
         prompt = torch.arange(prompt_slots, device=lengths.device) < lengths[:, None]
-        mask = torch.cat([prompt[:, None].expand(-1, width, -1), sees], dim=-1)[:, None]
+        mask = self._additive(torch.cat([prompt[:, None].expand(-1, width, -1), sees], dim=-1)[:, None])
         tokens = beams.codes[..., -1] + int(self.vocabulary.first_code[level])
         positions = (lengths + level)[:, None].expand(-1, width)
         hidden = self._forward(tokens, cache, positions, mask)
@@ -144,7 +155,7 @@ class BeamSearch:
     def _finish(self, beams: Beams, last: Tensor) -> Found:
         scores = beams.scores
         if self.normalise == "vocabulary":
-            logits = self.model.get_output_embeddings()(last).float()
+            logits = self._logits(last)
             scores = scores + logits[..., self.vocabulary.end] - logits.logsumexp(-1)
         order = scores.sort(dim=1, descending=True, stable=True).indices
         scores = scores.gather(1, order) / (self.constraint.levels + 1)

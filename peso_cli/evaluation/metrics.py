@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -82,21 +83,23 @@ def sid_figures(ranks: NDArray[np.int64]) -> Figures:
     return {f"recall@{k}": recall_at_k(hits, k) for k in CUTOFFS} | {f"ndcg@{k}": ndcg_at_k(hits, k) for k in CUTOFFS}
 
 
-def item_figures(ranked: NDArray[np.int64], target: NDArray[np.int64], catalog: Catalog) -> Figures:
+def item_figures(ranked: NDArray[np.int64], target: NDArray[np.integer[Any]], catalog: Catalog) -> Figures:
     """Return the figures of items, in expectation over the order of the items that share a semantic ID.
 
     The g items of the target's SID fill g positions, behind the items of all SIDs ranked before. If m of these
     positions lie within K, Recall@K is m / g, and NDCG@K the sum of the discounts of those m, divided by g.
 
     Args:
-        ranked: (users, K) rows of `catalog.sids`, best first and distinct; -1 fills up where fewer were found.
+        ranked: (users, K) rows of `catalog.sids`, best first and distinct; -1 for a sequence that no item carries.
         target: (users,) catalog index of the target item.
         catalog: says which items share a SID.
     """
     target_sid = catalog.sid_of[target]
     group = catalog.sid_sizes[target_sid]
     ranks = sid_ranks(ranked, target_sid)
-    ahead = (catalog.sid_sizes[ranked] * (np.arange(ranked.shape[1]) < ranks[:, None] - 1)).sum(axis=1)
+    # A sequence that no item carries keeps its place in the list.
+    places = np.where(ranked >= 0, catalog.sid_sizes[ranked], 1)
+    ahead = (places * (np.arange(ranked.shape[1]) < ranks[:, None] - 1)).sum(axis=1)
     first = np.where(ranks > 0, ahead, len(_POSITIONS))[:, None]
     filled = (first <= _POSITIONS) & (first + group[:, None] > _POSITIONS)
     recall = {f"recall@{k}": filled[:, :k].sum(axis=1) / group for k in CUTOFFS}

@@ -28,8 +28,11 @@ WEIGHTS_FOLDER = "model"
 class Adapter(Protocol):
     """What a stage needs of an adapter."""
 
-    name: Any
     trains: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """The name by which a config chooses it."""
 
     def begin(self, model: PreTrainedModel, lora: dict[str, Any], previous: Path | None) -> nn.Module:
         """Return the module that this stage trains; just what it trains requires gradients.

@@ -5,7 +5,7 @@ A memory is a frozen dataclass that its YAML fills in; it names the stages whose
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -16,7 +16,9 @@ _STRICT = ConfigDict(extra="forbid")
 class Memory(Protocol):
     """What a stage needs of a memory."""
 
-    name: Any
+    @property
+    def name(self) -> str:
+        """The name by which a config chooses it."""
 
     def stages(self, stage: int) -> tuple[int, ...]:
         """Return the stages whose training examples `stage` trains on."""

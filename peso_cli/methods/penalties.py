@@ -31,7 +31,8 @@ def softmax_kl(now: Tensor, anchor: Tensor, smoothing: float = 0.0) -> Tensor:
         p, q = (x.exp() + smoothing for x in (log_p, log_q))
         p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
         return (p * (p.log() - q.log())).sum(-1).clamp(min=0.0)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    # The gradient through the last factor sums to zero; leaving it out makes it exactly zero at the anchor.
+    return (log_p.exp() * (log_p - log_q).detach()).sum(-1)
 
 
 def squared_distance(now: Tensor, anchor: Tensor) -> Tensor:
@@ -41,7 +42,8 @@ def squared_distance(now: Tensor, anchor: Tensor) -> Tensor:
 
 def distance(now: Tensor, anchor: Tensor) -> Tensor:
     """(n,) Frobenius distances; the gradient is zero where both are equal."""
-    return torch.linalg.vector_norm((now - anchor).flatten(1), dim=-1)
+    norms: Tensor = torch.linalg.vector_norm((now - anchor).flatten(1), dim=-1)
+    return norms
 
 
 def orthogonality_a(now: Tensor, anchor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -29,10 +29,12 @@ Penalty = Callable[[], "torch.Tensor"]
 class Regularizer(Protocol):
     """What a stage needs of a regularizer."""
 
-    name: Any
+    @property
+    def name(self) -> str:
+        """The name by which a config chooses it."""
 
     def begin(self, factors: Factors) -> Penalty | None:
-        """Take the factors' present values as the anchor; return strength x penalty as a function, None if there is none."""
+        """Take the factors' present values as the anchor; return strength x penalty as a function, or None."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -53,7 +55,7 @@ class SoftmaxKL:
     Attributes:
         strength: the paper's lambda.
         reduction: `sum` over factors as the paper writes it, or KL(A) + KL(B) averaged over modules (`mean`).
-        smoothing: added to every probability before both are normalised again; the released code uses 1e-8, the paper 0.
+        smoothing: added to every probability before both are normalised: 1e-8 in the released code, 0 in the paper.
     """
 
     strength: Strength

@@ -72,6 +72,10 @@ class Catalog:
         """(distinct SIDs,) how many items share each semantic ID."""
         return np.bincount(self.sid_of, minlength=len(self.sids))
 
+    def sid_text(self, item: int) -> str:
+        """Return the semantic ID of the item at a catalog index as token texts."""
+        return "".join(token_text(level, code) for level, code in enumerate(self.codes[item].tolist()))
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over item ids and codes."""

@@ -79,7 +79,7 @@ def open_record(
         keep_bytes: the `position` stored in the checkpoint to resume from; 0 starts anew, None keeps all.
 
     Raises:
-        RunFailure: the log does not reach `keep_bytes`.
+        RunError: the log does not reach `keep_bytes`.
     """
     path = folder / "log.jsonl"
     log = RunLog.open(path, keep_bytes)

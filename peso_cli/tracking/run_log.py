@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from peso_cli.errors import InputError, RunFailure
+from peso_cli.errors import InputError, RunError
 
 
 class RunLog:
@@ -32,7 +32,7 @@ class RunLog:
                 from there, None keeps every whole line.
 
         Raises:
-            RunFailure: the log is shorter than `keep_bytes`, or that position is not the end of a line.
+            RunError: the log is shorter than `keep_bytes`, or that position is not the end of a line.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         content = path.read_bytes() if path.exists() else b""
@@ -40,7 +40,7 @@ class RunLog:
             keep_bytes = content.rfind(b"\n") + 1
         kept = content[:keep_bytes]
         if len(kept) < keep_bytes or not (kept == b"" or kept.endswith(b"\n")):
-            raise RunFailure(f"{path}: byte {keep_bytes} is no line's end; delete the checkpoint and retrain")
+            raise RunError(f"{path}: byte {keep_bytes} is no line's end; delete the checkpoint and retrain")
         handle = path.open("ab")
         handle.truncate(keep_bytes)
         return cls(handle)

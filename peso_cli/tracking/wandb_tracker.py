@@ -32,12 +32,12 @@ _gave_up_online = threading.Event()
 
 
 class WandbTracker:
-    """One W&B run. After the first call that fails it warns once and goes on trying in silence."""
+    """One W&B run, the only one open in its process. At the first call that fails it warns, at later ones not."""
 
     def __init__(self, run: wandb.Run, sample_rows: int) -> None:
         self._run = run
         self._sample_rows = sample_rows
-        self._axes: dict[str, str] = {}
+        self._defined: set[str] = set()
         self._warned = False
 
     def curve(self, step: int, values: Mapping[str, float]) -> None:
@@ -57,17 +57,20 @@ class WandbTracker:
     def close(self, failed: bool = False) -> None:
         """Finish the run, waiting a few seconds at most for what is still to be sent."""
         self._safely(lambda: self._run.finish(exit_code=int(failed)))
+        # A finished run's last values may still be on their way to its file; they are there once the service has ended.
+        _end_service()
 
     def _log(self, axis: str, position: int, values: Mapping[str, float]) -> None:
         for name in values:
-            if self._axes.setdefault(name, axis) == axis:
+            if name not in self._defined:
+                self._defined.add(name)
                 self._run.define_metric(name, step_metric=axis)
         self._run.log({axis: position, **values})
 
     def _log_table(self, columns: list[str | int], rows: list[list[object]]) -> None:
         import wandb
 
-        # W&B infers one type for each column and refuses a cell that differs, such as a missing rank among numbers.
+        # W&B infers one type for each column and refuses a cell that differs, such as a word among ranks.
         self._run.log({"samples": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
 
     def _safely(self, act: Callable[[], object]) -> None:
@@ -76,7 +79,7 @@ class WandbTracker:
         except Exception as error:
             if not self._warned:
                 self._warned = True
-                _log.warning("W&B failed (%s); the stage goes on and `wandb sync` can send the rest", _one_line(error))
+                _log.warning("W&B failed (%s); going on, log.jsonl has every value", _one_line(error))
 
 
 def open_wandb(
@@ -104,12 +107,11 @@ def open_wandb(
         "config": dict(settings),
     }
     online_first = config.mode == "online" and not _gave_up_online.is_set()
-    # Offline gets a second try too: the first one fails where the service of an earlier stage has died.
-    for mode in ("online" if online_first else "offline", "offline"):
+    for mode in ("online", "offline") if online_first else ("offline",):
         try:
             return WandbTracker(_start(folder.resolve(), {**run, "mode": mode}), config.samples)
         except Exception as error:
-            _drop_service()
+            _end_service()
             reason = _one_line(error)
             if mode == "online":
                 _gave_up_online.set()
@@ -130,7 +132,6 @@ def _start(folder: Path, run: Mapping[str, Any]) -> wandb.Run:
     os.environ.update(WANDB_ERROR_REPORTING="false", WANDB_DATA_DIR=str(folder / "wandb"))
     import wandb
 
-    logging.getLogger("wandb").propagate = False
     # Silence must hold before the first run opens: then a missing key is an error and not a question on the terminal.
     wandb.setup(settings=wandb.Settings(silent=True, quiet=True))
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,12 +162,12 @@ def _private_settings() -> wandb.Settings:
     )
 
 
-def _drop_service() -> None:
-    """End W&B's background process, which still holds the id of the run that failed to start."""
-    import wandb
-
-    # It exits the interpreter with the dead process's code, hence SystemExit.
+def _end_service() -> None:
+    """End W&B's background process and wait for it; until then it holds on to the ids and files of its runs."""
+    # It exits the interpreter with the code of a service that died, hence SystemExit.
     with contextlib.suppress(Exception, SystemExit):
+        import wandb
+
         wandb.teardown()
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from peso_cli.errors import RunFailure
+from peso_cli.errors import RunError
 from peso_cli.files import write_atomically
 
 State = dict[str, Tensor]
@@ -77,7 +77,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     """Read a checkpoint back; None where there is none.
 
     Raises:
-        RunFailure: the file is there but damaged.
+        RunError: the file is there but damaged.
     """
     if not path.exists():
         return None
@@ -89,5 +89,5 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
                 part, name = key.split(":", 1)
                 parts.setdefault(part, {})[name] = file.get_tensor(key)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise RunFailure(f"{path}: the checkpoint is damaged ({error}); remove it to train this stage anew") from None
+        raise RunError(f"{path}: the checkpoint is damaged ({error}); remove it to train this stage anew") from None
     return Checkpoint(parts, progress)

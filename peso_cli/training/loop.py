@@ -16,12 +16,13 @@ from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 
 from peso_cli.config.schema import Trainer
-from peso_cli.errors import RunFailure
+from peso_cli.errors import RunError
 from peso_cli.methods.regularizers import Factors, Penalty
 from peso_cli.training import checkpoints
 from peso_cli.training.checkpoints import Checkpoint, State
+from peso_cli.training.interrupt import StopSignal
 from peso_cli.training.packing import Packer
-from peso_cli.training.steps import add_penalty, label_loss, norm
+from peso_cli.training.steps import add_penalty, label_loss
 
 Plan = list[list[tuple[int, int]]]
 
@@ -130,14 +131,16 @@ class _Run:
         checkpoints.save_checkpoint(self.job.checkpoint, Checkpoint(parts, asdict(self.progress)))
         self.saved = time.monotonic()
 
-    def epoch(self) -> None:
-        """Go through the rest of an epoch, then validate and save."""
+    def epoch(self, stop: StopSignal) -> None:
+        """Go through the rest of an epoch, then validate and save; if asked to stop, save and end at once."""
         plan = self.job.train.plan((self.job.seed, self.progress.epoch))
         groups = [plan[i : i + self.trainer.accumulation] for i in range(0, len(plan), self.trainer.accumulation)]
         for group in groups[self.progress.step_in_epoch :]:
             self.step(group)
-            if time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
+            if stop.requested or time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
                 self.save()
+            if stop.requested:
+                raise KeyboardInterrupt
         self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
         self.validate()
         self.save()
@@ -156,7 +159,7 @@ class _Run:
         pull = add_penalty(job.penalty, [f for pair in job.factors.values() for f in pair]) if job.penalty else None
         size = float(job.accelerator.clip_grad_norm_(self.parameters, self.trainer.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(size):
-            raise RunFailure(
+            raise RunError(
                 f"step {progress.step + 1}: loss {loss}, gradient norm {size}; the step was not taken. "
                 "Lower trainer.learning_rate or regularizer.strength"
             )
@@ -180,7 +183,7 @@ class _Run:
         progress, sums = self.progress, self.progress.sums
         loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature)
         if not math.isfinite(loss):
-            raise RunFailure(f"epoch {progress.epoch}: the validation loss is {loss}. Lower trainer.learning_rate")
+            raise RunError(f"epoch {progress.epoch}: the validation loss is {loss}. Lower trainer.learning_rate")
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         progress.history.append({"epoch": progress.epoch, "validation_loss": loss, **means})
         self.job.log.curve(progress.step, {"validation_loss": loss})
@@ -200,13 +203,15 @@ def train(job: Job) -> Progress:
     """Train one stage, going on from `job.resume` if given; the model ends in its best state on validation.
 
     Raises:
-        RunFailure: the loss or a gradient is not finite; the step is not taken.
+        RunError: the loss or a gradient is not finite; the step is not taken.
+        KeyboardInterrupt: a signal asked to stop; a checkpoint has been written.
     """
     run = _Run(job)
     if not run.progress.history:
         run.validate()
-    while not run.finished:
-        run.epoch()
+    with StopSignal() as stop:
+        while not run.finished:
+            run.epoch(stop)
     checkpoints.restore_state(job.model, run.best)
     return run.progress
 

@@ -38,7 +38,9 @@ class Sequences:
     def lengths(self, prompt: Prompt) -> Index:
         """Return the (n,) number of tokens of each sequence."""
         answer = prompt.answers.shape[1]
-        return len(prompt.head) + (self.last - self.start) * prompt.items.shape[1] + len(prompt.tail) + answer
+        around: int = len(prompt.head) + len(prompt.tail) + answer
+        lengths: Index = (self.last - self.start) * prompt.items.shape[1] + around
+        return lengths
 
     @property
     def targets(self) -> Index:
@@ -59,7 +61,7 @@ def chained(examples: Examples) -> Sequences:
     """
     if not len(examples):
         return one_by_one(examples)
-    same = (examples.user[1:] == examples.user[:-1]) & (examples.start[1:] == examples.start[:-1])
+    same = (examples.start[1:] == examples.start[:-1]) & (examples.target[1:] == examples.target[:-1] + 1)
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     last = np.concatenate([first[1:], [len(examples)]]) - 1
     return Sequences(examples.block, examples.start[first], examples.target[first], examples.target[last])
@@ -151,7 +153,7 @@ class Packer:
 
     def label_count(self, members: list[tuple[int, int]]) -> int:
         """Return the number of label tokens of a planned batch."""
-        per_target = self.prompt.answers.shape[1] + 1
+        per_target: int = self.prompt.answers.shape[1] + 1
         return per_target * sum(int(self.sources[source].targets[row]) for source, row in members)
 
     @property

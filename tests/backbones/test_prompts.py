@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from worlds import COMPACT, INSTRUCT, catalog_of, random_catalog, vocabulary_of
 
 from peso_cli.backbones.prompts import render
 from peso_cli.config.schema import PromptTemplate
 from peso_cli.errors import InputError
-from worlds import COMPACT, INSTRUCT, catalog_of, random_catalog, vocabulary_of
 
 CATALOG = random_catalog(12, (3, 2, 4))
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "conf" / "prompt").glob("*.yaml"))

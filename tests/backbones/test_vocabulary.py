@@ -3,12 +3,13 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+from worlds import catalog_of, random_catalog, sid_texts
 
 from peso_cli.backbones.vocabulary import extended_vocabulary, word_vocabulary
 from peso_cli.errors import InputError
 from peso_cli.semantic_ids.catalog import token_text
-from worlds import catalog_of, random_catalog, sid_texts
 
 CATALOG = random_catalog(12, (3, 2, 4))
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "pick", "next", ":"]
@@ -74,9 +75,7 @@ def test_what_a_tokenizer_lacks_its_end_token_stands_in_for():
 
 def test_a_tokenizer_that_begins_texts_by_itself_begins_no_template_text():
     tokenizer = tokenizer_of(**SPECIAL)
-    tokenizer.backend_tokenizer.post_processor = __import__("tokenizers").processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     assert tokenizer.encode("pick") == [1, 4]
     assert extended_vocabulary(CATALOG, tokenizer).encode("pick") == [4]
 

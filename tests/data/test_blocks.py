@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import block_of, catalog_of, sid_texts, write_released
 
 from peso_cli.data.blocks import read_block, read_released
 from peso_cli.errors import InputError
-from worlds import block_of, catalog_of, sid_texts, write_released
 
 CODES = [(0, 0), (0, 1), (2, 0), (1, 1), (2, 0)]
 INDEX = {f"i{n}": sid_texts(row) for n, row in enumerate(CODES)}
@@ -35,7 +35,8 @@ def block_refusal(tmp_path, value):
 
 
 def test_the_released_layout_becomes_columns(tmp_path):
-    dataset = read_released(write_released(tmp_path / "toy", INDEX, {0: USERS, 1: USERS}, {"i0": {"title": "A"}}), "shop")
+    write_released(tmp_path, INDEX, {0: USERS, 1: USERS}, {"i0": {"title": "A"}})
+    dataset = read_released(tmp_path, "shop")
     assert (dataset.name, dataset.stages) == ("shop", 2)
     assert dataset.catalog.codes.tolist() == [list(row) for row in CODES]
     assert dataset.catalog.titles == {"i0": "A"}
@@ -163,8 +164,8 @@ class TestFolder:
     def test_blocks_of_two_datasets_are_not_mixed(self, tmp_path):
         write_released(tmp_path, INDEX, {0: USERS, 1: USERS})
         (tmp_path / "shop.all.block_1.json").write_text("{}")
-        message = refusal(read_released, tmp_path, "toy")
-        assert message.startswith(f"{tmp_path}: shop.all.block_1.json and toy.all.block_0.json are of different datasets")
+        both = "shop.all.block_1.json and toy.all.block_0.json"
+        assert refusal(read_released, tmp_path, "toy").startswith(f"{tmp_path}: {both} are of different datasets")
 
     def test_a_defect_of_the_index_is_told_when_the_dataset_opens(self, tmp_path):
         write_released(tmp_path, {"i0": 5}, {0: USERS})

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import block_of
 
 from peso_cli.data.blocks import read_released
 from peso_cli.data.examples import examples
-from worlds import block_of
 
 SPLITS = ("train", "valid", "test")
 

@@ -1,6 +1,7 @@
 import itertools
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
+from worlds import catalog_of, random_catalog, small_llama, vocabulary_of
 
 from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import PositionalConstraint, TrieConstraint
-from worlds import catalog_of, random_catalog, small_llama, vocabulary_of
 
 CONSTRAINTS = {"trie": TrieConstraint, "positional": PositionalConstraint}
 CPU = torch.device("cpu")
@@ -80,7 +81,8 @@ def naive(model, prompt, beams, constraint="trie", normalise="vocabulary"):
             grown += [((*codes, c), score + log_p[c].item()) for c in continuations(constraint, level, codes)]
         alive = sorted(grown, key=lambda pair: -pair[1])[:beams]
     if normalise == "vocabulary":
-        alive = [(codes, score + log_probabilities(model, prompt, codes, normalise)[0].item()) for codes, score in alive]
+        ends = [log_probabilities(model, prompt, codes, normalise)[0].item() for codes, _ in alive]
+        alive = [(codes, score + end) for (codes, score), end in zip(alive, ends, strict=True)]
     return [(codes, score / (CATALOG.levels + 1)) for codes, score in sorted(alive, key=lambda pair: -pair[1])]
 
 
@@ -113,18 +115,20 @@ def test_it_finds_what_a_naive_search_finds(llama, constraint, beams, normalise)
         assert found.scores[row].tolist() == pytest.approx([score for _, score in expected], abs=1e-5)
 
 
+def allowed(begin, _, tokens):
+    """What `generate` may go on with after a prompt of `begin` tokens."""
+    level = len(tokens) - begin
+    if level == CATALOG.levels:
+        return [VOCABULARY.end]
+    codes = tokens[begin:] - torch.from_numpy(VOCABULARY.first_code)[:level]
+    return [int(VOCABULARY.first_code[level]) + code for code in continuations("trie", level, tuple(codes.tolist()))]
+
+
 @pytest.mark.parametrize("model_seed", [1, 2])
 def test_it_finds_what_generate_finds(model_seed):
     model, prompts = small_llama(VOCABULARY, model_seed), random_prompts(3, seed=model_seed)
     found = search(model, 10).run(prompts)
     for row, prompt in enumerate(prompts):
-
-        def allowed(_, tokens, begin=len(prompt)):
-            codes = tuple((tokens[begin:] - torch.from_numpy(VOCABULARY.first_code)[: len(tokens) - begin]).tolist())
-            if len(codes) == CATALOG.levels:
-                return [VOCABULARY.end]
-            return [int(VOCABULARY.first_code[len(codes)]) + c for c in continuations("trie", len(codes), codes)]
-
         tokens = torch.from_numpy(prompt)[None]
         output = model.generate(
             tokens,
@@ -136,7 +140,7 @@ def test_it_finds_what_generate_finds(model_seed):
             early_stopping=True,
             output_scores=True,
             return_dict_in_generate=True,
-            prefix_allowed_tokens_fn=allowed,
+            prefix_allowed_tokens_fn=partial(allowed, len(prompt)),
         )
         codes = output.sequences[:, len(prompt) : -1] - torch.from_numpy(VOCABULARY.first_code)
         assert found.codes[row].tolist() == codes.tolist()
@@ -235,11 +239,51 @@ def test_equal_scores_go_to_the_lower_codes(normalise):
     assert by_position.codes[0].tolist() == [[0, code // 5, code % 5] for code in range(10)]
 
 
-def test_scores_are_kept_in_single_precision_over_a_half_precision_model():
-    model = small_llama(VOCABULARY).bfloat16()
-    found = search(model, 10).run(random_prompts(3))
+def with_given_logits(logits, dtype=torch.float32):
+    """A model whose every next-token logits are the given ones, whatever it reads."""
+    model = small_llama(VOCABULARY).to(dtype)
+    head = torch.nn.Linear(32, VOCABULARY.size, dtype=dtype)
+    torch.nn.init.zeros_(head.weight)
+    head.bias.data.copy_(logits)
+    model.set_output_embeddings(head)
+    return model
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=12, max_size=12), st.integers(1, 30), st.sampled_from(sorted(CONSTRAINTS)))
+def test_ties_reached_by_different_ways_go_to_the_lower_codes(worth, beams, constraint):
+    """The word at 1000 takes all the probability, so that scores are whole numbers and ties exact."""
+    begins = VOCABULARY.first_code - VOCABULARY.first_code[0]
+    logits = torch.zeros(VOCABULARY.size)
+    logits[VOCABULARY.pad] = 1000
+    logits[VOCABULARY.sid_ids] = torch.tensor(worth, dtype=torch.float32)
+    alive = [((), 0)]
+    for level in range(CATALOG.levels):
+        grown = [
+            ((*codes, code), score + worth[begins[level] + code])
+            for codes, score in alive
+            for code in continuations(constraint, level, codes)
+        ]
+        alive = sorted(grown, key=lambda pair: (-pair[1], pair[0]))[:beams]
+    found = search(with_given_logits(logits), beams, constraint).run(random_prompts(1))
+    assert found.codes[0].tolist() == [list(codes) for codes, _ in alive]
+    assert found.scores[0].tolist() == [(score - 4000) / 4 for _, score in alive]
+
+
+@pytest.mark.parametrize("normalise", ["vocabulary", "level"])
+def test_probabilities_of_a_half_precision_model_are_taken_in_single_precision(normalise):
+    torch.manual_seed(0)
+    logits = torch.randn(VOCABULARY.size).bfloat16()
+    found = search(with_given_logits(logits, torch.bfloat16), 100, normalise=normalise).run(random_prompts(1))
+    log_p, first = logits.float().log_softmax(-1), VOCABULARY.first_code
+    if normalise == "level":
+        parts = [logits.float()[f : f + n].log_softmax(-1) for f, n in zip(first, CATALOG.level_sizes, strict=True)]
+    else:
+        parts = [log_p[f:] for f in first]
+    end = 0.0 if normalise == "level" else log_p[VOCABULARY.end]
+    expected = (sum(part[found.codes[0, :, level]] for level, part in enumerate(parts)) + end) / 4
     assert found.scores.dtype == torch.float32
-    assert (found.scores != found.scores.bfloat16()).any()
+    torch.testing.assert_close(found.scores[0], expected, rtol=0, atol=2e-6)
 
 
 def test_dropout_is_off_in_a_search():

@@ -4,11 +4,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import catalog_of
 
 from peso_cli.errors import InputError
 from peso_cli.semantic_ids.catalog import read_catalog, token_text
-from worlds import catalog_of
 
+MALFORMED = [
+    "<b_>",
+    "<b_1",
+    "b_1",
+    "<b_1>.",
+    "<b_-1>",
+    "<b_1.5>",
+    "<b_x>",
+    "<b_01>",
+    "<b_٣>",
+    "<a_1>",
+    "<B_1>",
+    "<b_1234567>",
+]
 GOOD = {"10": ["<a_3>", "<b_0>"], "2": ["<a_0>", "<b_12>"], "7": ["<a_3>", "<b_0>"]}
 
 
@@ -125,11 +139,7 @@ def test_an_item_of_another_length_is_named(index, sid):
     assert f"item '7' has {len(sid)} levels, the first item has 2" in refusal(index(GOOD | {"7": sid}))
 
 
-@pytest.mark.parametrize(
-    "token",
-    ["<b_>", "<b_1", "b_1", "<b_1> ", "<b_-1>", "<b_1.5>", "<b_x>", "<b_01>", "<b_٣>", "<a_1>", "<B_1>", "<b_1234567>"]
-    + ["", 3, None, ["<b_1>"]],
-)
+@pytest.mark.parametrize("token", [*MALFORMED, "", 3, None, ["<b_1>"]])
 def test_a_malformed_token_is_named_with_item_and_level(index, token):
     message = refusal(index(GOOD | {"2": ["<a_1>", token]}))
     assert f"item '2' has {token!r} at level 2" in message

@@ -1,10 +1,12 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worlds import catalog_of
 
 from peso_cli.data.blocks import read_released
 from peso_cli.semantic_ids.trie import build_trie
-from worlds import catalog_of
 
 sid_lists = st.integers(1, 4).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 4)] * n), min_size=1, max_size=40))
 
@@ -61,7 +63,7 @@ def test_children_are_consecutive_runs_in_ascending_order(codes):
     parents = 1
     for codes_of_level, offsets in zip(trie.codes, trie.offsets, strict=True):
         assert (len(offsets), offsets[0], offsets[-1]) == (parents + 1, 0, len(codes_of_level))
-        for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+        for begin, end in pairwise(offsets):
             assert begin < end
             assert (np.diff(codes_of_level[begin:end]) > 0).all()
         parents = len(codes_of_level)

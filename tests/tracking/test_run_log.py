@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peso_cli.errors import InputError, RunFailure
+from peso_cli.errors import InputError, RunError
 from peso_cli.tracking.run_log import RunLog, read_log
 
 LINES = st.lists(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4) | st.booleans(), max_size=3))
@@ -69,7 +69,7 @@ def test_a_position_that_is_no_line_end_is_refused_and_the_file_kept(tmp_path, k
     path = tmp_path / "log.jsonl"
     write(path, [{"a": 1}, {"b": 2}])
     before = path.read_bytes()
-    with pytest.raises(RunFailure, match=rf"log\.jsonl: byte {keep_bytes} is no line's end"):
+    with pytest.raises(RunError, match=rf"log\.jsonl: byte {keep_bytes} is no line's end"):
         RunLog.open(path, keep_bytes)
     assert path.read_bytes() == before
 

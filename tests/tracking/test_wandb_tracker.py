@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import wandb
 from wandb_files import read_run, read_table
 
 from peso_cli.tracking.tracker import open_tracker
@@ -38,7 +37,7 @@ def test_an_offline_run_holds_all_that_it_was_told(tmp_path, capfd):
     tracker.curve(20, {"loss": 1.25, "learning_rate": 5e-4})
     tracker.result(2, {"recall@10": 0.0289, "ndcg@10": 0.0157})
     tracker.result(3, {"recall@10": 0.0281})
-    tracker.samples(["user", "rank", "items"], [["u1", 1, ["i1", "i2"]], ["u2", None, ["i3"]], ["u3", 2, []]])
+    tracker.samples(["user", "rank", "items"], [["u1", 1, ["i1", "i2"]], ["u2", "missed", ["i3"]], ["u3", 2, []]])
     tracker.close()
 
     run = read_run(tmp_path)
@@ -56,7 +55,7 @@ def test_an_offline_run_holds_all_that_it_was_told(tmp_path, capfd):
     (shown,) = run.points("samples")
     table = read_table(tmp_path, shown)
     assert table["columns"] == ["user", "rank", "items"]
-    assert table["data"] == [["u1", 1, ["i1", "i2"]], ["u2", None, ["i3"]]]  # as many rows as configured
+    assert table["data"] == [["u1", 1, ["i1", "i2"]], ["u2", "missed", ["i3"]]]  # as many rows as configured
     assert capfd.readouterr() == ("", "")
 
 
@@ -114,13 +113,11 @@ def test_nothing_about_the_machine_is_recorded(tmp_path, home):
 
 
 def test_the_configuration_wins_over_the_environment(tmp_path, monkeypatch):
-    wandb.teardown()  # or it would not read the environment again
     for name in ("PROJECT", "NAME", "RUN_GROUP", "RUN_ID", "ENTITY"):
         monkeypatch.setenv(f"WANDB_{name}", "theirs")
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_CONSOLE", "wrap")
     opened(tmp_path).close()
-    wandb.teardown()
     run = read_run(tmp_path)
     assert "theirs" not in (run.project, run.name, run.group, run.id)
     assert run.entity == "theirs"  # the configuration names none

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from peso_cli.errors import RunFailure
+from peso_cli.errors import RunError
 from peso_cli.training.checkpoints import (
     Checkpoint,
     copy_state,
@@ -121,7 +121,7 @@ def test_training_goes_on_to_the_last_bit(path, dtype, stop):
 
 
 def refusal(path):
-    with pytest.raises(RunFailure) as caught:
+    with pytest.raises(RunError) as caught:
         load_checkpoint(path)
     message = str(caught.value)
     assert "\n" not in message

@@ -1,0 +1,151 @@
+"""The stage artifact on disk: what a stage leaves behind, marked as finished last and checked before use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from peso_cli.errors import InputError, RunError
+from peso_cli.files import read_json, sha256, write_json, write_text
+
+FORMAT = 1
+"""Version of the artifact's layout."""
+
+_MARK = "DONE"
+_CHECKED = ("adapter", "model", "config.yaml", "lineage.json", "predictions.parquet")
+_PACKAGES = ("peso", "torch", "transformers", "peft", "accelerate", "numpy")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The folder of one stage of one run."""
+
+    folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything is there; only the mark that is written last says so."""
+        return (self.folder / _MARK).is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a stage has begun here, finished or not."""
+        return (self.folder / "lineage.json").is_file()
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter's folder, if the stage left one."""
+        return self._part("adapter")
+
+    @property
+    def weights(self) -> Path | None:
+        """The folder of whole weights, if the stage left them."""
+        return self._part("model")
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the unfinished stage is kept."""
+        return self.folder / "checkpoint.safetensors"
+
+    def _part(self, name: str) -> Path | None:
+        return self.folder / name if (self.folder / name).is_dir() else None
+
+    def lineage(self) -> dict[str, Any]:
+        """Return lineage.json.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        return self._json("lineage.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """Return metrics.json.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        return self._json("metrics.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            value = read_json(self.folder / name)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.folder / name}: can't be read ({error}); {_MEND}") from None
+        if not isinstance(value, dict):
+            raise RunError(f"{self.folder / name}: holds no JSON object; {_MEND}")
+        return value
+
+    def begin(self, config: dict[str, Any], lineage: dict[str, Any]) -> None:
+        """Write what identifies the stage, before it trains."""
+        write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_json(self.folder / "lineage.json", lineage)
+
+    def finish(self) -> None:
+        """Drop the checkpoint and mark the artifact as finished, with a checksum of every file that must not change."""
+        files = {str(path.relative_to(self.folder)): sha256(path) for path in self._files()}
+        write_json(self.folder / _MARK, {"format": FORMAT, "files": files})
+        self.checkpoint.unlink(missing_ok=True)
+
+    def verify(self, fingerprint: str) -> None:
+        """Check that a finished artifact is what its place and its mark promise.
+
+        Raises:
+            InputError: it was made from other settings or other data.
+            RunError: a file is missing or has changed.
+        """
+        self.match(fingerprint)
+        for name, promised in self._json(_MARK).get("files", {}).items():
+            path = self.folder / name
+            if not path.is_file():
+                raise RunError(f"{path}: missing from a finished stage; {_MEND}")
+            if sha256(path) != promised:
+                raise RunError(f"{path}: changed since the stage was finished; {_MEND}")
+
+    def match(self, fingerprint: str) -> None:
+        """Check that what has begun here is the stage that is asked for.
+
+        Raises:
+            InputError: it has another fingerprint.
+        """
+        if self.lineage().get("fingerprint") != fingerprint:
+            raise InputError(
+                f"{self.folder}: was made from other settings or other data (see its config.yaml and lineage.json); "
+                "give another variant= or output=, or move the folder away"
+            )
+
+    def _files(self) -> list[Path]:
+        found: list[Path] = []
+        for name in _CHECKED:
+            path = self.folder / name
+            found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+        return found
+
+
+_MEND = "move the stage's folder away to train it anew"
+
+
+def find_artifacts(output: Path) -> list[Artifact]:
+    """Return all artifacts under a folder, finished or not, in order of their paths."""
+    return [Artifact(path.parent) for path in sorted(output.rglob("lineage.json"))]
+
+
+def provenance() -> dict[str, Any]:
+    """Return what produced an artifact: package versions and, in a checkout, the git commit."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return {
+        "versions": {name: version(name) for name in _PACKAGES},
+        "git_commit": commit.stdout.strip() or None,
+    }
+
+
+def canonical(value: Any) -> str:
+    """Return a value as JSON text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,167 @@
+"""The command line: parse, compose, call one function. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peso_cli import __version__
+from peso_cli.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from peso_cli.config.compose import Composed
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train and study LLM-based generative recommenders that keep learning, stage by stage.",
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into a dataset.")
+app.add_typer(data_app, name="data")
+
+# Typer may carry a click of its own; its public exceptions lead to the right base class in either case.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+_INTERSPERSED = {"ignore_unknown_options": True}
+
+
+def _complete(incomplete: str) -> list[str]:
+    """Complete group choices (`method=p` to `method=peso`) and group names, from the names of the config files."""
+    conf = Path(__file__).resolve().parent / "_conf"
+    conf = conf if conf.is_dir() else conf.parents[1] / "conf"
+    choices = [f"{path.parent.name}={path.stem}" for path in sorted(conf.glob("*/*.yaml"))]
+    return [choice for choice in [*choices, "stage=", "seed=", "output="] if choice.startswith(incomplete)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[OVERRIDES]...",
+        help="Hydra overrides: stage=3 method=peso dataset.path=... (see them all: peso config)",
+        autocompletion=_complete,
+        show_default=False,
+    ),
+]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", help="A config folder of your own, searched before the built-in one.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+@app.command(context_settings=_INTERSPERSED)
+def train(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+    """Train a stage (stage=3, stage=1..3, stage=all); the stages before it come into being first."""
+    from peso_cli.commands.train import train as run
+
+    run(_compose(overrides, config_dir), json)
+
+
+@app.command(context_settings=_INTERSPERSED)
+def evaluate(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+    """Score a trained stage on any stage's users: evaluation.on=[1,2,3] evaluation.split=valid."""
+    from peso_cli.commands.evaluate import evaluate as run
+
+    run(_compose(overrides, config_dir), json)
+
+
+@app.command(context_settings=_INTERSPERSED)
+def recommend(
+    overrides: Overrides = None,
+    user: Annotated[str | None, typer.Option(help="A user of the dataset.")] = None,
+    history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Show the best next items for a user of the dataset or for a history given by hand."""
+    from peso_cli.commands.recommend import recommend as run
+
+    run(_compose(overrides, config_dir), user, history, k, json)
+
+
+@app.command()
+def runs(
+    output: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("outputs"), json: Json = False
+) -> None:
+    """List what has been trained, at what stage, with which figures."""
+    from peso_cli.commands.runs import runs as run
+
+    run(output, json)
+
+
+@app.command(context_settings=_INTERSPERSED)
+def config(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+    """Show the composed configuration, every group's choices, and where each value comes from."""
+    from peso_cli.commands.show_config import show_config
+
+    show_config(_compose(overrides, config_dir), config_dir, json)
+
+
+@data_app.command(context_settings=_INTERSPERSED)
+def stats(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+    """Print the figures of the paper's dataset table for every stage."""
+    from peso_cli.commands.data import stats as run
+
+    run(_compose(overrides, config_dir), json)
+
+
+@data_app.command(context_settings=_INTERSPERSED)
+def examples(
+    overrides: Overrides = None,
+    stage: Annotated[int, typer.Option(help="The stage.")] = 1,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "train",
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Print a stage's examples, one JSON object a line: user, history, target."""
+    from peso_cli.commands.data import print_examples
+
+    if split not in ("train", "valid", "test"):
+        raise InputError(f"--split {split}: give train, valid or test")
+    print_examples(_compose(overrides, config_dir), stage, split, user)  # type: ignore[arg-type]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train and study LLM-based generative recommenders that keep learning, stage by stage."""
+
+
+def _compose(overrides: list[str] | None, config_dir: Path | None) -> Composed:
+    from peso_cli.config.compose import compose
+
+    return compose(overrides or [], config_dir)
+
+
+def main() -> None:
+    """Run a command; exit with 0 done, 1 failed, 2 the user's input was wrong, 130 interrupted."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except _UsageError as error:
+        error.show()
+        return 2
+    except (InputError, RunError) as error:
+        typer.echo(f"peso: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("peso: interrupted; the same command goes on from the last checkpoint", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1

@@ -1,0 +1,51 @@
+"""`peso config`: the composed configuration, every group's choices, and where each value came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from peso_cli.commands.output import print_json
+from peso_cli.config.compose import Composed, conf_folder
+from peso_cli.terminal import OUT
+
+
+def show_config(composed: Composed, config_dir: Path | None, as_json: bool) -> None:
+    """Print the groups with their choices, then every value with its origin."""
+    options = group_options([folder for folder in (config_dir, conf_folder()) if folder])
+    if as_json:
+        print_json(
+            {"config": composed.plain, "choices": composed.choices, "options": options, "origins": composed.origins}
+        )
+        return
+    groups = Table(title="groups", title_justify="left")
+    for column in ("group", "chosen", "there are"):
+        groups.add_column(column)
+    for group, names in options.items():
+        groups.add_row(group, str(composed.choices.get(group) or "-"), ", ".join(names))
+    OUT.print(groups)
+    values = Table(title="values", title_justify="left")
+    for column in ("key", "value", "from"):
+        values.add_column(column)
+    for key, value in _leaves(composed.plain):
+        values.add_row(key, repr(value) if isinstance(value, str) else str(value), composed.origins.get(key, ""))
+    OUT.print(values)
+
+
+def group_options(folders: list[Path]) -> dict[str, list[str]]:
+    """Return each config group with the names of its files."""
+    found: dict[str, set[str]] = {}
+    for path in (path for folder in folders for path in folder.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

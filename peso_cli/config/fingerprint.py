@@ -1,0 +1,53 @@
+"""Which settings shape a stage, and the digests that tell one stage from another."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+from peso_cli.artifacts import canonical
+from peso_cli.config.schema import Config, ConfigBackbone, ReleasedDataset
+
+_LATER_ONLY = ("later_stage_scale",)
+_NEVER = ("checkpoint_minutes",)
+
+
+def base_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that shape stage 1, the same for every method that agrees on them."""
+    backbone = dataclasses.asdict(config.backbone)
+    if isinstance(config.backbone, ConfigBackbone):
+        del backbone["lora"]
+    trainer = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in (*_LATER_ONLY, *_NEVER)}
+    return {
+        "dataset": _dataset_settings(config),
+        "backbone": backbone,
+        "prompt": dataclasses.asdict(config.prompt),
+        "trainer": trainer,
+    }
+
+
+def later_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that shape the stages after the first."""
+    trainer = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in _NEVER}
+    return {
+        **base_settings(config),
+        "trainer": trainer,
+        "lora": dataclasses.asdict(config.backbone.lora),
+        "adapter": dataclasses.asdict(config.adapter),
+        "regularizer": dataclasses.asdict(config.regularizer),
+        "memory": dataclasses.asdict(config.memory),
+    }
+
+
+def _dataset_settings(config: Config) -> dict[str, Any]:
+    """Where files lie doesn't shape a result; what is in them does, and has a digest of its own."""
+    settings = dataclasses.asdict(config.dataset)
+    if isinstance(config.dataset, ReleasedDataset):
+        del settings["path"]
+    return settings
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON-able value, as hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

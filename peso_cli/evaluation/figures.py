@@ -1,0 +1,160 @@
+"""metrics.json: which figures an artifact has, and working out those that it lacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peso_cli.artifacts import Artifact
+from peso_cli.config.fingerprint import digest
+from peso_cli.config.schema import Config
+from peso_cli.data.blocks import Dataset
+from peso_cli.data.examples import Split
+from peso_cli.errors import InputError
+from peso_cli.evaluation.protocol import Scored, first_items, user_examples, write_predictions
+from peso_cli.evaluation.ranking import Ranker
+from peso_cli.files import read_json, write_json
+from peso_cli.tracking.record import Record
+from peso_cli.training.loop import Progress
+
+if TYPE_CHECKING:
+    from peso_cli.stages import Display, Run
+
+Metrics = dict[str, Any]
+
+
+def protocol_of(config: Config) -> dict[str, Any]:
+    """Return what must agree for two figures to be comparable."""
+    decoding = config.decoding
+    return {
+        "constraint": decoding.constraint,
+        "beams": decoding.beams,
+        "normalise": decoding.normalise,
+        "window": config.prompt.window,
+    }
+
+
+def score_own_stage(
+    run: Run, stage: int, record: Record, progress: Progress | None, seconds: float, display: Display
+) -> None:
+    """Score a stage that has just been trained on its own test users; write metrics.json and predictions.parquet."""
+    from peso_cli.training.stage import open_ranker
+
+    artifact, begun = run.artifact(stage), time.monotonic()
+    ranker = open_ranker(run.config, run.dataset, run.lineage(stage))
+    scored = score(ranker, run.config, run.dataset, stage, "test", display.bar(f"stage {stage}: scoring"))
+    write_predictions(artifact.folder / "predictions.parquet", scored)
+    metrics: Metrics = {"stage": stage, "protocol": protocol_of(run.config), "evaluated": {}, "groups": {}}
+    _add(metrics, stage, "test", scored.summary())
+    metrics["training"] = _training(progress)
+    metrics["seconds"] = {"train": round(seconds, 1), "evaluate": round(time.monotonic() - begun, 1)}
+    write_json(artifact.folder / "metrics.json", metrics)
+    record.result(stage, flat_figures(metrics["evaluated"][str(stage)]["test"]))
+    record.samples(*sample_table(scored, run.config.tracker.samples))
+
+
+def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Display) -> Metrics:
+    """Return the figures of a finished stage on the users of several stages; those already known aren't scored again.
+
+    Figures of the protocol with which the stage was trained go to its metrics.json, others to a file of their own.
+
+    Raises:
+        InputError: the stage isn't trained.
+    """
+    lineage = run.require(stage)
+    path = metrics_path(lineage[-1], protocol_of(run.config))
+    metrics: Metrics = read_json(path) if path.exists() else _empty(stage, run.config)
+    missing = [s for s in on if split not in metrics["evaluated"].get(str(s), {})]
+    if missing:
+        from peso_cli.training.stage import open_ranker
+
+        ranker = open_ranker(run.config, run.dataset, lineage)
+        for s in missing:
+            scored = score(ranker, run.config, run.dataset, s, split, display.bar(f"scoring on stage {s}"))
+            _add(metrics, s, split, scored.summary())
+            write_json(path, metrics)
+    return metrics
+
+
+def score(
+    ranker: Ranker,
+    config: Config,
+    dataset: Dataset,
+    stage: int,
+    split: Split,
+    tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> Scored:
+    """Rank for every user of one stage and split.
+
+    Raises:
+        InputError: the stage has no such user.
+    """
+    chosen = user_examples(dataset, stage, split, config.prompt.window)
+    if not len(chosen):
+        raise InputError(f"stage {stage} of {dataset.name} has no user with enough events to be scored")
+    histories = [chosen.history(row) for row in range(len(chosen))]
+    ranking = ranker.rank(histories, tick=lambda done, total: tick(done, total, "users"))
+    return Scored(dataset, stage, split, chosen, ranking.rows, ranking.scores)
+
+
+def metrics_path(artifact: Artifact, protocol: Mapping[str, Any]) -> Path:
+    """Return the file that holds an artifact's figures of a protocol."""
+    if artifact.metrics()["protocol"] == protocol:
+        return artifact.folder / "metrics.json"
+    return artifact.folder / "evaluations" / f"{digest(protocol)[:8]}.json"
+
+
+def _empty(stage: int, config: Config) -> Metrics:
+    return {"stage": stage, "protocol": protocol_of(config), "evaluated": {}, "groups": {}}
+
+
+def _add(metrics: Metrics, stage: int, split: Split, summary: Mapping[str, Any]) -> None:
+    figures = dict(summary)
+    metrics["groups"].setdefault(str(stage), {})[split] = figures.pop("groups")
+    metrics["evaluated"].setdefault(str(stage), {})[split] = figures
+
+
+def _training(progress: Progress | None) -> dict[str, Any] | None:
+    if progress is None:
+        return None
+    return {
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "best_epoch": progress.best_epoch,
+        "best_validation_loss": progress.best_loss,
+        "history": progress.history,
+    }
+
+
+def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return a summary's figures by dotted name: `recall@5`, `item.recall@5`, `popularity.recall@5`, ..."""
+    flat = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    for kind in ("item", "popularity", "ceiling"):
+        flat |= {f"{kind}.{n}": v for n, v in summary.get(kind, {}).items() if isinstance(v, int | float)}
+    return flat
+
+
+def sample_table(scored: Scored, most: int) -> tuple[list[str], list[list[object]]]:
+    """Return the columns and rows of a table that shows some users' latest items and recommendations."""
+    catalog, chosen = scored.dataset.catalog, scored.examples
+    first = first_items(catalog.sid_of, len(catalog.sids))
+
+    def names(items: Sequence[int]) -> str:
+        return " | ".join(catalog.titles.get(catalog.items[i], catalog.items[i]) for i in items)
+
+    rows: list[list[object]] = []
+    for i in range(min(most, len(chosen))):
+        best = [int(first[row]) for row in scored.rows[i] if row >= 0][:5]
+        latest = [int(item) for item in chosen.history(i)[-5:]]
+        rows.append(
+            [
+                chosen.block.users[chosen.user[i]],
+                names(latest),
+                names([int(chosen.target_items[i])]),
+                names(best),
+                int(scored.ranks[i]),
+            ]
+        )
+    return ["user", "latest items", "target", "recommended", "rank (0: missed)"], rows

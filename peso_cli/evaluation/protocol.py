@@ -1,0 +1,132 @@
+"""Scoring one stage's users: figures of both kinds, of user groups, of popularity, and the predictions themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peso_cli.data.blocks import Block, Dataset
+from peso_cli.data.examples import Examples, Split, examples
+from peso_cli.evaluation.groups import GROUPS, user_groups
+from peso_cli.evaluation.metrics import Figures, item_figures, mean_figures, sid_figures, sid_ranks
+from peso_cli.evaluation.popularity import popularity_ranking
+from peso_cli.files import write_atomically
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The users of one stage and split with their recommendations.
+
+    Attributes:
+        dataset, stage, split: who was scored.
+        examples: one example per user.
+        rows: (users, K) recommended rows of `catalog.sids`, best first.
+        scores: (users, K) their scores.
+    """
+
+    dataset: Dataset
+    stage: int
+    split: Split
+    examples: Examples
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """(users,) 1-based rank of the target's semantic ID, 0 if missed."""
+        return sid_ranks(self.rows, self.dataset.catalog.sid_of[self.examples.target_items])
+
+    @property
+    def groups(self) -> NDArray[np.str_]:
+        """(users,) the group of each user: new, returning, dormant or unknown."""
+        return user_groups(self.examples.block, block_before(self.dataset, self.stage))[self.examples.user]
+
+    def summary(self) -> Summary:
+        """Return the figures: `sid` hits at the top level, `item` and the baselines beside them, and by group."""
+        targets = self.examples.target_items
+        sid, item = sid_figures(self.ranks), item_figures(self.rows, targets, self.dataset.catalog)
+        return {
+            **mean_figures(sid),
+            "kind": "sid",
+            "item": mean_figures(item),
+            "popularity": self._popularity(),
+            **self._ceiling(),
+            "groups": self._by_group(sid),
+        }
+
+    def _by_group(self, figures: Figures) -> Summary:
+        members = self.groups
+        return {group: mean_figures(figures, members == group) for group in GROUPS if (members == group).any()}
+
+    def _popularity(self) -> Summary:
+        """Score the list of the stage's most frequent training targets, the same for every user."""
+        catalog = self.dataset.catalog
+        top = popularity_ranking(self.examples.block, catalog, self.rows.shape[1])
+        rows = np.broadcast_to(top, (len(self.examples), len(top)))
+        targets = self.examples.target_items
+        sid = mean_figures(sid_figures(sid_ranks(rows, catalog.sid_of[targets])))
+        return {**sid, "item": mean_figures(item_figures(rows, targets, catalog))}
+
+    def _ceiling(self) -> Summary:
+        if self.dataset.ceiling is None or self.split != "test":
+            return {}
+        return {"ceiling": self.dataset.ceiling(self.stage)}
+
+
+def user_examples(dataset: Dataset, stage: int, split: Split, window: int) -> Examples:
+    """Return one example per user of a stage: its test or validation example."""
+    return examples(dataset.block(stage), split, window)
+
+
+def block_before(dataset: Dataset, stage: int) -> Block | None:
+    """Return the block of the stage before, None where there is none."""
+    return dataset.block(stage - 1) if stage > 1 and dataset.has(stage - 1) else None
+
+
+def write_predictions(path: Path, scored: Scored) -> None:
+    """Write predictions.parquet: one row per example.
+
+    Columns: user, stage, target, items (10, best first: the first item that carries each recommended semantic ID, null
+    where none does), scores (10), rank (of the target's semantic ID, 1-based, null if missed), history_length, group,
+    and for figures of the kind `item`: position (where the items that share the target's semantic ID begin in the
+    expanded list, null if missed) and sharing (how many they are).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    catalog, chosen = scored.dataset.catalog, scored.examples
+    first = first_items(catalog.sid_of, len(catalog.sids))
+    names = np.array([*catalog.items, None], dtype=object)
+    items = names[np.where(scored.rows >= 0, first[scored.rows], len(catalog.items))]
+    ranks = scored.ranks
+    sizes = np.where(scored.rows >= 0, catalog.sid_sizes[scored.rows], 1)
+    before = np.cumsum(sizes, axis=1) - sizes
+    position = before[np.arange(len(ranks)), np.maximum(ranks, 1) - 1] + 1
+    table = pa.table(
+        {
+            "user": [chosen.block.users[row] for row in chosen.user],
+            "stage": pa.array([scored.stage] * len(chosen), pa.int32()),
+            "target": [catalog.items[item] for item in chosen.target_items],
+            "items": pa.array(items.tolist(), pa.list_(pa.string())),
+            "scores": pa.array(scored.scores.tolist(), pa.list_(pa.float32())),
+            "rank": pa.array(ranks, pa.int32(), mask=ranks == 0),
+            "history_length": pa.array(chosen.history_lengths, pa.int32()),
+            "group": scored.groups.tolist(),
+            "position": pa.array(position, pa.int32(), mask=ranks == 0),
+            "sharing": pa.array(catalog.sid_sizes[catalog.sid_of[chosen.target_items]], pa.int32()),
+        }
+    )
+    write_atomically(path, lambda part: pq.write_table(table, part))
+
+
+def first_items(sid_of: NDArray[np.int64], sids: int) -> NDArray[np.int64]:
+    """Return (sids,) the lowest catalog index that carries each distinct semantic ID."""
+    first = np.full(sids, len(sid_of), dtype=np.int64)
+    np.minimum.at(first, sid_of, np.arange(len(sid_of)))
+    return first

@@ -1,0 +1,80 @@
+"""Tables of results for the terminal, made from the figures in metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+COLUMNS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+
+Row = tuple[str, str, Mapping[str, Any]]
+"""The stage, who recommends, and the figures."""
+
+
+def results_table(title: str, method: str, stages: Mapping[int, Mapping[str, Any]]) -> Table:
+    """Return a table of each stage's figures of a method beside those of popularity and, where known, the ceiling.
+
+    Args:
+        title: shown above.
+        method: the method's name.
+        stages: stage to its summary (`evaluated` of metrics.json, one split).
+    """
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("stage", justify="right")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    table.add_column("users", justify="right")
+    for stage, summary in stages.items():
+        for row in _stage_rows(str(stage), method, summary):
+            _add(table, row)
+        table.add_section()
+    later = [summary for stage, summary in stages.items() if stage > 1]
+    if len(later) > 1:
+        for row in _stage_rows("mean 2+", method, _mean(later)):
+            _add(table, row)
+    table.caption = "A hit is an equal semantic ID; (item) tells items that share one apart, in expectation."
+    return table
+
+
+def group_table(method: str, groups: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Return a table of each stage's figures by user group."""
+    table = Table(title=f"{method} by user group", title_justify="left")
+    for column in ("stage", "group"):
+        table.add_column(column)
+    for column in (*COLUMNS, "users"):
+        table.add_column(column, justify="right")
+    for stage, by_group in groups.items():
+        for group, figures in by_group.items():
+            _add(table, (str(stage), group, figures))
+    return table
+
+
+def _stage_rows(stage: str, method: str, summary: Mapping[str, Any]) -> list[Row]:
+    rows: list[Row] = [(stage, method, summary), ("", f"{method} (item)", summary["item"])]
+    rows.append(("", "popularity", summary["popularity"]))
+    if "ceiling" in summary:
+        rows.append(("", "best attainable", summary["ceiling"]))
+    return rows
+
+
+def _add(table: Table, row: Row) -> None:
+    stage, name, figures = row
+    users = figures.get("users")
+    cells = [f"{figures[c]:.4f}" if figures.get(c) is not None else "-" for c in COLUMNS]
+    table.add_row(stage, name, *cells, "" if users is None else f"{users:,}")
+
+
+def _mean(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Average over stages, each stage counting the same, as the paper does."""
+
+    def mean(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {c: sum(p[c] for p in parts) / len(parts) for c in COLUMNS}
+
+    averaged: dict[str, Any] = {**mean(summaries)}
+    for kind in ("item", "popularity", "ceiling"):
+        if all(kind in summary for summary in summaries):
+            averaged[kind] = mean([summary[kind] for summary in summaries])
+    return averaged

@@ -1,0 +1,223 @@
+"""The stage graph: which artifact a stage needs; find it, resume it or train it; lineage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from peso_cli.artifacts import FORMAT, Artifact, provenance
+from peso_cli.config.compose import Composed
+from peso_cli.config.fingerprint import base_settings, digest, later_settings
+from peso_cli.config.schema import Config, ConfigBackbone
+from peso_cli.data.blocks import Dataset
+from peso_cli.data.open import open_dataset
+from peso_cli.errors import InputError
+from peso_cli.methods.adapters import Adapter, Evolving, FullWeights
+from peso_cli.methods.memory import Current, Memory
+from peso_cli.methods.regularizers import NoRegularizer, Regularizer
+
+if TYPE_CHECKING:
+    from peso_cli.training.stage import StageTask
+
+
+class Display(Protocol):
+    """Where a run says what it is doing."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    def bar(self, title: str) -> Callable[[int, int, str], None]:
+        """Open a progress bar; call it with (done, total, note)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One configuration over all its stages.
+
+    Attributes:
+        composed: the configuration.
+        dataset: its data.
+    """
+
+    composed: Composed
+    dataset: Dataset
+
+    @property
+    def config(self) -> Config:
+        """The typed configuration."""
+        return self.composed.config
+
+    @cached_property
+    def _base_digest(self) -> str:
+        return digest(base_settings(self.config))
+
+    @cached_property
+    def _later_digest(self) -> str:
+        return digest(later_settings(self.config))
+
+    def artifact(self, stage: int) -> Artifact:
+        """Return where a stage's artifact lies: dataset / backbone / method / variant / seed / stage.
+
+        All methods that agree on how stage 1 trains find it in the same place, under the name `base`.
+        """
+        config = self.config
+        method, variant = "base", self._base_digest[:8]
+        if stage > 1:
+            method, variant = config.method.name, config.variant or self._later_digest[:8]
+        root = Path(config.output) / config.dataset.name / config.backbone.name / method / variant
+        return Artifact(root / f"seed_{config.seed}" / f"stage_{stage}")
+
+    def lineage(self, stage: int) -> tuple[Artifact, ...]:
+        """Return the artifacts of all stages up to one, stage 1 first."""
+        return tuple(self.artifact(s) for s in range(1, stage + 1))
+
+    def parts(self, stage: int) -> tuple[Adapter, Regularizer, Memory]:
+        """Return the adapter, regularizer and memory of a stage; stage 1 is the same for every method."""
+        if stage > 1:
+            return self.config.adapter, self.config.regularizer, self.config.memory
+        first = FullWeights() if isinstance(self.config.backbone, ConfigBackbone) else Evolving()
+        return first, NoRegularizer(), Current()
+
+    def fingerprint(self, stage: int) -> str:
+        """Return the digest of everything that shapes a stage: settings, seed, data, and the stage before it."""
+        data = {str(s): self.dataset.block(s).digest for s in {stage, *self.parts(stage)[2].stages(stage)}}
+        settings = self._base_digest if stage == 1 else self._later_digest
+        parent = self.fingerprint(stage - 1) if stage > 1 else None
+        catalog = self.dataset.catalog.digest
+        return digest([FORMAT, settings, self.config.seed, stage, catalog, data, parent])
+
+    def require(self, stage: int) -> tuple[Artifact, ...]:
+        """Return the verified lineage of a finished stage.
+
+        Raises:
+            InputError: it isn't trained yet, or was made from other settings or data.
+            RunError: a file of it is damaged.
+        """
+        lineage = self.lineage(stage)
+        for number, artifact in enumerate(lineage, start=1):
+            if not artifact.finished:
+                name = self.config.method.name
+                raise InputError(
+                    f"stage {number} of {name} isn't trained with these settings (looked in {artifact.folder}); "
+                    f"first run: peso train stage={stage} method={name} ..."
+                )
+            artifact.verify(self.fingerprint(number))
+        return lineage
+
+
+def open_run(composed: Composed) -> Run:
+    """Open the data of a configuration.
+
+    Raises:
+        InputError: the data isn't there or is broken.
+    """
+    return Run(composed, open_dataset(composed.config.dataset))
+
+
+def wanted_stages(stage: int | str | Sequence[int], dataset: Dataset) -> tuple[int, ...]:
+    """Read `stage=`: a number, several (`1..3` or a list), or `all`.
+
+    Raises:
+        InputError: it can't be read, or there is no such stage.
+    """
+    wanted: Sequence[int]
+    match stage:
+        case bool():
+            raise InputError(f"stage={stage}: give a number, several (1..3 or [1,3]) or all")
+        case int():
+            wanted = (stage,)
+        case "all":
+            wanted = range(1, dataset.stages + 1)
+        case str():
+            first, dots, last = stage.partition("..")
+            if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+                raise InputError(f"stage={stage}: give a number, several (1..3 or [1,3]) or all")
+            wanted = range(int(first), int(last) + 1)
+        case _:
+            wanted = sorted(set(stage))
+    if not wanted or wanted[0] < 1 or wanted[-1] > dataset.stages:
+        raise InputError(f"stage={stage}: {dataset.name} has stages 1 to {dataset.stages}")
+    return tuple(wanted)
+
+
+def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
+    """Bring stages into being, their ancestors first: reuse what is finished, resume what has begun, train the rest.
+
+    Raises:
+        InputError: data is missing, or a stage's place holds something made otherwise.
+        RunError: an artifact is damaged, or training diverged.
+    """
+    last = max(stages)
+    for stage in range(1, last + 1):
+        run.dataset.block(stage)
+    for stage in range(1, last + 1):
+        artifact = run.artifact(stage)
+        if artifact.finished:
+            artifact.verify(run.fingerprint(stage))
+            display.say(f"stage {stage}: reusing {artifact.folder}")
+            continue
+        _bring_into_being(run, stage, artifact, display, needed_by=None if stage in stages else last)
+
+
+def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display, needed_by: int | None) -> None:
+    from peso_cli.training.checkpoints import load_checkpoint
+    from peso_cli.training.stage import StageTask
+
+    fingerprint = run.fingerprint(stage)
+    if artifact.begun:
+        artifact.match(fingerprint)
+    resume = load_checkpoint(artifact.checkpoint)
+    why = f" (stage {needed_by} needs it)" if needed_by else ""
+    verb = "resuming" if resume else "training"
+    display.say(f"stage {stage}: {verb} {artifact.folder}{why}")
+    artifact.begin(run.composed.plain, _lineage(run, stage, fingerprint))
+    task = StageTask(run.config, run.dataset, stage, *run.parts(stage), run.lineage(stage - 1), artifact)
+    _train_and_score(run, task, resume, display)
+
+
+def _train_and_score(run: Run, task: StageTask, resume: Any, display: Display) -> None:
+    from peso_cli.evaluation.figures import score_own_stage
+    from peso_cli.tracking.record import open_record
+    from peso_cli.training.stage import train_stage
+
+    keep = resume.progress["log_position"] if resume else 0
+    group = "/".join(task.artifact.folder.parts[-5:-1])
+    with open_record(
+        run.config.tracker,
+        task.artifact.folder,
+        group=group,
+        name=f"{run.config.method.name} stage {task.stage}",
+        settings=run.composed.plain,
+        keep_bytes=keep,
+    ) as record:
+        begun = time.monotonic()
+        progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"))
+        seconds = time.monotonic() - begun
+        score_own_stage(run, task.stage, record, progress, seconds, display)
+    task.artifact.finish()
+
+
+def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:
+    before = range(max(1, stage - 1), stage)
+    parents = [{"path": str(run.artifact(s).folder), "fingerprint": run.fingerprint(s)} for s in before]
+    adapter, regularizer, memory = run.parts(stage)
+    return {
+        "format": FORMAT,
+        "dataset": run.dataset.name,
+        "method": run.config.method.name if stage > 1 else "base",
+        "seed": run.config.seed,
+        "stage": stage,
+        "fingerprint": fingerprint,
+        "parents": parents,
+        "composition": {"adapter": adapter.name, "regularizer": regularizer.name, "memory": memory.name},
+        "trained_on": list(memory.stages(stage)) if adapter.trains else [],
+        "data": {
+            "catalog": run.dataset.catalog.digest,
+            "blocks": {str(s): run.dataset.block(s).digest for s in sorted({stage, *memory.stages(stage)})},
+        },
+        **provenance(),
+    }

@@ -1,0 +1,82 @@
+"""What a run shows while it works: lines and progress bars on standard error, so that standard output holds results."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_WIDE = 160
+"""Columns of output that goes to a file or a pipe."""
+
+OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class TerminalDisplay:
+    """Progress for people; without a terminal the bars are left out and the lines remain."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=ERR,
+            transient=True,
+            disable=not ERR.is_terminal,
+        )
+        self._last: TaskID | None = None
+
+    def __enter__(self) -> TerminalDisplay:
+        handler = RichHandler(console=ERR, show_time=False, show_path=False, markup=False)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+        _quiet_libraries()
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        ERR.print(text, markup=False)
+
+    def bar(self, title: str) -> Callable[[int, int, str], None]:
+        """Open a progress bar in place of the one before; call it with (done, total, note)."""
+        if self._last is not None:
+            self._progress.remove_task(self._last)
+        task = self._last = self._progress.add_task(title, total=None, note="")
+
+        def tick(done: int, total: int, note: str) -> None:
+            self._progress.update(task, completed=done, total=total, note=note)
+
+        return tick
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own progress bars and notes off the terminal."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,0 +1,152 @@
+"""The stage as a function: (artifacts of the stages before, block, config) to the artifact of this stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from peso_cli.artifacts import Artifact
+from peso_cli.backbones.build import Backbone, build_backbone
+from peso_cli.backbones.loading import load_for_inference, load_weights, lora_arguments
+from peso_cli.config.schema import Config
+from peso_cli.data.blocks import Dataset
+from peso_cli.data.examples import examples
+from peso_cli.errors import InputError
+from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
+from peso_cli.methods.adapters import Adapter
+from peso_cli.methods.factors import lora_factors
+from peso_cli.methods.memory import Memory
+from peso_cli.methods.regularizers import Regularizer
+from peso_cli.tracking.record import Record
+from peso_cli.training.checkpoints import Checkpoint
+from peso_cli.training.loop import Job, Progress, train
+from peso_cli.training.packing import Packer, Sequences, chained, one_by_one
+
+Tick = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class StageTask:
+    """What one stage trains, from what, and where it leaves it.
+
+    Attributes:
+        config: the whole configuration.
+        dataset: the blocks and the catalog.
+        stage: 1-based stage number.
+        adapter, regularizer, memory: the parts that hold in this stage.
+        ancestors: the finished artifacts of the stages before, stage 1 first.
+        artifact: where this stage goes.
+    """
+
+    config: Config
+    dataset: Dataset
+    stage: int
+    adapter: Adapter
+    regularizer: Regularizer
+    memory: Memory
+    ancestors: tuple[Artifact, ...]
+    artifact: Artifact
+
+
+def train_stage(task: StageTask, record: Record, resume: Checkpoint | None, tick: Tick) -> Progress | None:
+    """Train one stage and write what it learnt into its artifact; None where the adapter doesn't train.
+
+    Raises:
+        InputError: the stage has nothing to train on, or the settings don't fit the backbone.
+        RunError: training diverged.
+    """
+    if not task.adapter.trains:
+        return None
+    config = task.config
+    device = pick_device(config.device)
+    make_deterministic(device)
+    backbone = build_backbone(config.backbone, config.prompt, task.dataset.catalog, config.seed)
+    previous = load_weights(backbone.model, task.ancestors)
+    seed = stage_seed(config.seed, task.stage)
+    torch.manual_seed(seed)
+    model = _begin(task, backbone, previous).to(device)
+    progress = train(_job(task, model, backbone, seed, record, resume, tick))
+    task.adapter.save(model, task.artifact.folder)
+    return progress
+
+
+def _begin(task: StageTask, backbone: Backbone, previous: Any) -> nn.Module:
+    lora = lora_arguments(task.config.backbone, backbone.model, backbone.vocabulary)
+    try:
+        return task.adapter.begin(backbone.model, lora, previous)
+    except ValueError as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"backbone.lora: {first}") from None
+
+
+def _job(
+    task: StageTask,
+    model: nn.Module,
+    backbone: Backbone,
+    seed: int,
+    record: Record,
+    resume: Checkpoint | None,
+    tick: Tick,
+) -> Job:
+    from accelerate import Accelerator
+
+    trainer, factors = task.config.trainer, lora_factors(model)
+    scale = 1.0 if task.stage == 1 else trainer.later_stage_scale
+    return Job(
+        model=model,
+        factors=factors,
+        penalty=task.regularizer.begin(factors),
+        train=Packer(_training_sequences(task, backbone), backbone.prompt, trainer.batch_tokens),
+        valid=Packer((_validation_sequences(task),), backbone.prompt, 4 * trainer.batch_tokens),
+        trainer=trainer,
+        learning_rate=trainer.learning_rate * scale,
+        seed=seed,
+        checkpoint=task.artifact.checkpoint,
+        resume=resume,
+        log=record,
+        accelerator=Accelerator(cpu=pick_device(task.config.device).type == "cpu"),
+        tick=tick,
+    )
+
+
+def _training_sequences(task: StageTask, backbone: Backbone) -> tuple[Sequences, ...]:
+    chain = backbone.prompt.chains and task.config.trainer.packing == "auto"
+    layout = chained if chain else one_by_one
+    window = task.config.prompt.window
+    sources = tuple(layout(examples(task.dataset.block(s), "train", window)) for s in task.memory.stages(task.stage))
+    if not any(len(source) for source in sources):
+        raise InputError(f"stage {task.stage} of {task.dataset.name} yields no training example")
+    return sources
+
+
+def _validation_sequences(task: StageTask) -> Sequences:
+    chosen = examples(task.dataset.block(task.stage), "valid", task.config.prompt.window)
+    rows = seeded_sample(len(chosen), task.config.trainer.validation_users, stage_seed(task.config.seed, task.stage))
+    if not len(rows):
+        raise InputError(f"stage {task.stage} of {task.dataset.name} has no user with enough events to validate on")
+    return one_by_one(chosen.take(rows))
+
+
+def stage_seed(seed: int, stage: int) -> int:
+    """Return the seed from which everything random of one stage follows."""
+    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Make equal runs give equal bytes on the CPU; GPUs stay as fast as they are."""
+    torch.use_deterministic_algorithms(device.type == "cpu")
+
+
+def open_ranker(config: Config, dataset: Dataset, lineage: Sequence[Artifact]) -> Ranker:
+    """Return a ranker of what a lineage of finished artifacts learnt."""
+    device = pick_device(config.device)
+    make_deterministic(device)
+    backbone = build_backbone(config.backbone, config.prompt, dataset.catalog, config.seed)
+    model = load_for_inference(backbone.model, lineage)
+    model.to(device)  # type: ignore[arg-type]
+    return Ranker(model, backbone.vocabulary, backbone.prompt, dataset.catalog, config.decoding)
