@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -18,12 +20,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from peso_cli.config.origins import origins_of
-from peso_cli.config.schema import Config
+from peso_cli.config.schema import STAGE_FORMS, Config
 from peso_cli.errors import InputError, nearest
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
@@ -62,33 +64,53 @@ def conf_folder() -> Path:
     return _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
 
 
+def config_folders(config_dir: Path | None) -> list[Path]:
+    """Return the config folders in the order in which they are searched."""
+    return [folder for folder in (config_dir, conf_folder()) if folder]
+
+
+def group_options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Return each config group with the names of its files."""
+    found: dict[str, set[str]] = {}
+    for path in (path for folder in folders for path in folder.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Composed:
     """Compose and check the configuration that Hydra overrides describe.
 
     Args:
-        overrides: such as `stage=3`, `method=peso`, `trainer.epochs=2`.
+        overrides: such as `stage=3`, `method=peso`, `trainer.epochs=2`; where a key comes twice, the last one counts.
         config_dir: a folder searched before the built-in one.
 
     Raises:
         InputError: an override can't be read, a key or choice doesn't exist, a value is missing or out of bounds.
     """
-    parsed = _parse(overrides)
+    folders = config_folders(config_dir)
+    groups = group_options(folders)
+    parsed = [_parse(text, groups) for text in overrides]
     with _hydra(config_dir):
         try:
-            raw = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
-            choices = dict(raw.hydra.runtime.choices)
-            OmegaConf.set_struct(raw, False)
-            del raw["hydra"]
+            raw, choices = _raw(overrides)
             plain = OmegaConf.to_container(raw, resolve=True)
-            origins = origins_of(list(overrides), [f for f in (config_dir, conf_folder()) if f])
+            origins = origins_of(list(overrides), folders)
         except MissingConfigException as error:
-            raise InputError(_missing_choice(error)) from None
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise InputError(_missing_choice(error, groups)) from None
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
             raise InputError(_composition_message(str(error), parsed)) from None
     assert isinstance(plain, dict)
-    chosen = {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
-    checked = validate({str(key): value for key, value in plain.items()})
-    return Composed(checked, plain, chosen, origins)  # type: ignore[arg-type]
+    named = {str(key): value for key, value in plain.items()}
+    return Composed(validate(named), named, choices, origins)
+
+
+def _raw(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
+    """Compose, and return the configuration (not yet resolved) and the choice made for each group."""
+    raw = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = {str(group): choice for group, choice in raw.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(raw, False)
+    del raw["hydra"]
+    return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
 
 
 def validate(plain: Mapping[str, Any]) -> Config:
@@ -103,9 +125,9 @@ def validate(plain: Mapping[str, Any]) -> Config:
     try:
         return TypeAdapter(Config).validate_python(plain)
     except ValidationError as error:
-        first = error.errors()[0]
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise InputError(_validation_message(first, plain) + more) from None
+        messages = list(dict.fromkeys(_validation_message(found, plain) for found in error.errors()))
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        raise InputError(messages[0] + more) from None
 
 
 @contextmanager
@@ -122,54 +144,69 @@ def _hydra(config_dir: Path | None) -> Iterator[None]:
         _UserFolder.folder = None
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parsed = []
-    for text in overrides:
-        try:
-            (override,) = OverridesParser.create().parse_overrides([text])
-        except (HydraException, ValueError):
-            raise InputError(f"{text!r} can't be read; write KEY=VALUE, such as stage=3 or trainer.epochs=2") from None
-        if override.is_sweep_override():
-            raise InputError(f"{text!r} gives several values where one is needed; put lists in brackets: KEY=[1,2]")
-        if override.is_delete() or override.is_add() or override.is_force_add():
-            raise InputError(f"{text!r}: settings can't be added or removed; write KEY=VALUE for one that exists")
-        if not override.key_or_group:
-            raise InputError(f"{text!r} names no key; write KEY=VALUE")
-        parsed.append(override)
-    return parsed
+def _parse(text: str, groups: Mapping[str, Sequence[str]]) -> Override:
+    if text.startswith("-"):
+        raise InputError(f"no such option: {text.partition('=')[0]}; see --help (settings are written KEY=VALUE)")
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except (HydraException, ValueError):
+        raise InputError(f"{text!r} can't be read; write KEY=VALUE, such as stage=3 or trainer.epochs=2") from None
+    if override.is_sweep_override():
+        raise InputError(f"{text!r} gives several values where one is needed; put lists in brackets: KEY=[1,2]")
+    if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
+        raise InputError(f"{text!r}: settings can't be added, removed or moved; write KEY=VALUE for one that exists")
+    key = override.key_or_group
+    if not key:
+        raise InputError(f"{text!r} names no key; write KEY=VALUE")
+    if re.match(r"hydra\b", key):
+        raise InputError(f"{text!r}: Hydra's own settings can't be changed; peso config shows those that can")
+    if key in groups and not isinstance(override.value(), str):
+        example = f"; single settings are written {key}.KEY=VALUE"
+        raise InputError(f"{text}: {key} takes one of {', '.join(groups[key])}{example}")
+    return override
 
 
-def _missing_choice(error: MissingConfigException) -> str:
+def _missing_choice(error: MissingConfigException, groups: Mapping[str, Sequence[str]]) -> str:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = list(error.options or [])
     if not group:
         return f"the configuration {name!r} can't be found"
+    options = groups.get(group, [])
     return f"{group}={name}: no such choice{nearest(name, options)}; there are {', '.join(options)}"
 
 
 def _composition_message(text: str, parsed: Sequence[Override]) -> str:
-    match = re.search(r"Could not override '([^']+)'", text)
-    if not match:
-        return " ".join(text.split())
-    key = match[1].partition("@")[0]
-    groups = [o.key_or_group + "=" + str(o.value()) for o in parsed if isinstance(o.value(), str)]
-    known = [leaf for leaf, _ in _leaves(_without(parsed, key))]
-    head = key.rpartition(".")[0]
-    siblings = [leaf.removeprefix(f"{head}.") for leaf in known if head and leaf.startswith(f"{head}.")]
-    chosen = next((g for g in groups if g.startswith(f"{head}=")), head)
-    rest = f"; {chosen} has {', '.join(siblings)}" if siblings else ""
-    return f"unknown key {key!r}{nearest(key, known + sorted({k.split('.')[0] for k in known}))}{rest}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1], parsed)
+    reason = " ".join(text.split())
+    if match := re.search(r" full_key: (\S*) object_type=.*", reason):
+        return f"{match[1]}: {reason[: match.start()]}"
+    return reason
 
 
-def _without(parsed: Sequence[Override], key: str) -> Mapping[str, Any]:
-    """Compose with the choices of groups alone, to know which keys there are."""
-    choices = [o.input_line for o in parsed if "." not in o.key_or_group and o.key_or_group != key and o.input_line]
-    try:
-        plain = OmegaConf.to_container(hydra_compose("config", overrides=choices))
-    except (HydraException, OmegaConfBaseException, ValueError):
-        plain = OmegaConf.to_container(hydra_compose("config"))
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def _unknown_key(key: str, parsed: Sequence[Override]) -> str:
+    """Say what stands beside a key that isn't there, and which one it may have been meant to be."""
+    known, choices = _known(parsed)
+    head, _, last = key.rpartition(".")
+    while head and not any(leaf.startswith(f"{head}.") for leaf in known):
+        head = head.rpartition(".")[0]
+    inside = [leaf.removeprefix(f"{head}.") for leaf in known if not head or leaf.startswith(f"{head}.")]
+    beside = list(dict.fromkeys(leaf.partition(".")[0] for leaf in inside))
+    twins = [leaf for leaf in known if leaf.rpartition(".")[2] == last]
+    meant = f" (did you mean {twins[0]}?)" if twins else nearest(last, beside) or nearest(key, () if head else known)
+    place = f"{head}={choices[head]} has" if head in choices else f"{head} has" if head else "there are"
+    return f"unknown key {key!r}{meant}; {place} {', '.join(beside)}"
+
+
+def _known(parsed: Sequence[Override]) -> tuple[list[str], dict[str, str | None]]:
+    """Return the dotted keys and the choices that there are with the overrides of groups alone."""
+    groups = [str(o.input_line) for o in parsed if isinstance(o.value(), str) and "." not in o.key_or_group]
+    for overrides in (groups, []):
+        try:
+            raw, choices = _raw(overrides)
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+        return [leaf for leaf, _ in _leaves(OmegaConf.to_container(raw))], choices  # type: ignore[arg-type]
+    return [], {}
 
 
 def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -188,12 +225,14 @@ def _validation_message(error: Mapping[str, Any], plain: Mapping[str, Any]) -> s
         if isinstance(here, Mapping) and part in here:
             here = here[part]
             path.append(str(part))
-    key = ".".join(path)
-    reason = str(error["msg"])[:1].lower() + str(error["msg"])[1:]
+    key, last = ".".join(path), str(error["loc"][-1])
     if error["type"] == "missing":
-        return f"{key}.{error['loc'][-1]} is missing; was the group chosen from conf/?"
+        return f"{'.'.join([*path, last])} is missing; was the group chosen from conf/?"
     if error["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
-    if isinstance(here, Mapping):
+    reason = _REASONS.get(error["type"], str(error["msg"])[:1].lower() + str(error["msg"])[1:])
+    if key == "stage":
+        reason = STAGE_FORMS
+    if isinstance(here, Mapping) and error["type"].startswith("union_tag"):
         return f"{key}: {reason}"
-    return f"{key}={here}: {reason}"
+    return f"{key}={here if isinstance(here, str) else json.dumps(here)}: {reason}"

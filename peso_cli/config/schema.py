@@ -156,7 +156,7 @@ class TrackerConfig:
     """Where curves and results go besides the run folder."""
 
     name: Literal["wandb", "none"]
-    project: str
+    project: Annotated[str, Field(pattern=r"^[^/\\\\#?%:]{1,128}$")]
     mode: Literal["offline", "online"]
     entity: str | None
     samples: Natural
