@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -62,7 +63,7 @@ class Artifact:
         Raises:
             RunError: it is missing or damaged.
         """
-        return self._json("lineage.json")
+        return self.document("lineage.json")
 
     def metrics(self) -> dict[str, Any]:
         """Return metrics.json.
@@ -70,9 +71,14 @@ class Artifact:
         Raises:
             RunError: it is missing or damaged.
         """
-        return self._json("metrics.json")
+        return self.document("metrics.json")
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def document(self, name: str | Path) -> dict[str, Any]:
+        """Return a JSON file of the artifact.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
         try:
             value = read_json(self.folder / name)
         except (OSError, ValueError) as error:
@@ -100,7 +106,7 @@ class Artifact:
             RunError: a file is missing or has changed.
         """
         self.match(fingerprint)
-        for name, promised in self._json(_MARK).get("files", {}).items():
+        for name, promised in self.document(_MARK).get("files", {}).items():
             path = self.folder / name
             if not path.is_file():
                 raise RunError(f"{path}: missing from a finished stage; {_MEND}")
@@ -116,7 +122,7 @@ class Artifact:
         if self.lineage().get("fingerprint") != fingerprint:
             raise InputError(
                 f"{self.folder}: was made from other settings or other data (see its config.yaml and lineage.json); "
-                "give another variant= or output=, or move the folder away"
+                "give another output= (or, behind stage 1, another variant=), or move the folder away"
             )
 
     def _files(self) -> list[Path]:
@@ -137,13 +143,17 @@ def find_artifacts(output: Path) -> list[Artifact]:
 
 def provenance() -> dict[str, Any]:
     """Return what produced an artifact: package versions and, in a checkout, the git commit."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return {
-        "versions": {name: version(name) for name in _PACKAGES},
-        "git_commit": commit.stdout.strip() or None,
-    }
+    return {"versions": {name: version(name) for name in _PACKAGES}, "git_commit": _commit()}
+
+
+def _commit() -> str | None:
+    checkout = Path(__file__).resolve().parents[1]
+    git = shutil.which("git")
+    # An installed package may lie in somebody's repository without being part of it.
+    if git is None or not (checkout / ".git").exists():
+        return None
+    found = subprocess.run([git, "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
 
 
 def canonical(value: Any) -> str:

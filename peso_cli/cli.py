@@ -25,6 +25,7 @@ app.add_typer(data_app, name="data")
 
 # Typer may carry a click of its own; its public exceptions lead to the right base class in either case.
 _UsageError: Any = typer.BadParameter.__bases__[0]
+_INTERRUPTED = 130
 _INTERSPERSED = {"ignore_unknown_options": True}
 
 
@@ -39,7 +40,7 @@ def _complete(incomplete: str) -> list[str]:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[OVERRIDES]...",
+        metavar="OVERRIDES",
         help="Hydra overrides: stage=3 method=peso dataset.path=... (see them all: peso config)",
         autocompletion=_complete,
         show_default=False,
@@ -152,7 +153,11 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        return int(app(standalone_mode=False) or 0)
+        code = int(app(standalone_mode=False) or 0)
+        # Newer versions of Typer turn the interruption into this code themselves.
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        return code
     except _UsageError as error:
         error.show()
         return 2
@@ -161,7 +166,11 @@ def _run() -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("peso: interrupted; the same command goes on from the last checkpoint", err=True)
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        # A full disk, a folder that can't be written: the system's own words and the place say it all.
+        typer.echo(f"peso: {error.filename or 'the system'}: {error.strerror or error}", err=True)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from peso_cli.artifacts import FORMAT, Artifact, provenance
 from peso_cli.config.compose import Composed
 from peso_cli.config.fingerprint import base_settings, digest, later_settings
-from peso_cli.config.schema import Config, ConfigBackbone
+from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import InputError
@@ -100,10 +101,10 @@ class Run:
         lineage = self.lineage(stage)
         for number, artifact in enumerate(lineage, start=1):
             if not artifact.finished:
-                name = self.config.method.name
+                others = [word for word in self.composed.arguments if not word.startswith("stage=")]
                 raise InputError(
-                    f"stage {number} of {name} isn't trained with these settings (looked in {artifact.folder}); "
-                    f"first run: peso train stage={stage} method={name} ..."
+                    f"stage {number} of {self.config.method.name} isn't trained with these settings "
+                    f"(looked in {artifact.folder}); first run: {shlex.join(['peso', 'train', f'stage={stage}', *others])}"
                 )
             artifact.verify(self.fingerprint(number))
         return lineage
@@ -126,8 +127,6 @@ def wanted_stages(stage: int | str | Sequence[int], dataset: Dataset) -> tuple[i
     """
     wanted: Sequence[int]
     match stage:
-        case bool():
-            raise InputError(f"stage={stage}: give a number, several (1..3 or [1,3]) or all")
         case int():
             wanted = (stage,)
         case "all":
@@ -135,10 +134,11 @@ def wanted_stages(stage: int | str | Sequence[int], dataset: Dataset) -> tuple[i
         case str():
             first, dots, last = stage.partition("..")
             if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-                raise InputError(f"stage={stage}: give a number, several (1..3 or [1,3]) or all")
+                raise InputError(f"stage={stage}: {STAGE_FORMS}")
             wanted = range(int(first), int(last) + 1)
         case _:
             wanted = sorted(set(stage))
+            stage = list(stage)
     if not wanted or wanted[0] < 1 or wanted[-1] > dataset.stages:
         raise InputError(f"stage={stage}: {dataset.name} has stages 1 to {dataset.stages}")
     return tuple(wanted)

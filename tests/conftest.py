@@ -1,6 +1,8 @@
+import shutil
 from pathlib import Path
 
 import pytest
+from commands.running import SMALL, Trained, peso
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -11,3 +13,19 @@ def shared() -> Path:
     if not (SHARED / "golden").is_dir():
         pytest.skip(f"needs the golden numbers and real data in {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Trained:
+    """Three stages of peso, single and pretrain on the small world; only to be read."""
+    output = tmp_path_factory.mktemp("trained")
+    for method in ("peso", "single", "pretrain"):
+        answer = peso("train", "stage=3", f"method={method}", f"output={output}", *SMALL)
+        assert answer.code == 0, answer.err
+    return Trained(output)
+
+
+@pytest.fixture
+def copied(trained, tmp_path) -> Trained:
+    """A copy of `trained` that a test may change."""
+    return Trained(Path(shutil.copytree(trained.output, tmp_path / "outputs")))

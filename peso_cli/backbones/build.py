@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from peso_cli.backbones.prompts import Prompt, render
 from peso_cli.backbones.vocabulary import Vocabulary, extended_vocabulary, word_vocabulary
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone, PromptTemplate
 from peso_cli.errors import InputError
 from peso_cli.semantic_ids.catalog import Catalog
+
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,34 +77,98 @@ def _llama(config: ConfigBackbone, vocabulary: Vocabulary) -> PreTrainedModel:
 
 
 def _pretrained(config: PretrainedBackbone, catalog: Catalog) -> tuple[PreTrainedModel, Vocabulary]:
-    where: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
-        model = AutoModelForCausalLM.from_pretrained(
-            config.model, dtype=getattr(torch, config.dtype), use_safetensors=True, **where
-        )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"backbone.model={config.model}: can't be loaded ({first}); give a local folder or a hub name"
-        ) from None
+    folder = _folder(config)
+    tokenizer = _load("tokenizer", config, AutoTokenizer, folder)
+    model, report = _load(
+        "model",
+        config,
+        AutoModelForCausalLM,
+        folder,
+        dtype=getattr(torch, config.dtype),
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    unfit = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if unfit:
+        raise InputError(f"backbone.model={config.model}: its files hold no fitting {min(unfit)}; give a whole model")
+    _check_causal(model, config.model)
+    model.name_or_path = config.model
+    # Nothing here samples, and a checkpoint's own settings can be such that they can't be saved again.
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     vocabulary = extended_vocabulary(catalog, tokenizer)
     _grow(model, vocabulary)
     return model, vocabulary
 
 
-def _grow(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
-    """Give the code tokens rows near the mean of the old ones, which a model finds easier to move than random rows."""
-    known = int(vocabulary.first_code[0])
-    if len(model.get_input_embeddings().weight) < vocabulary.size:
-        model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
-    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
-    for weight in [inputs] if inputs is outputs else [inputs, outputs]:
-        _start_rows(weight, known, vocabulary.size)
+def _folder(config: PretrainedBackbone) -> str:
+    """Return the folder of a model, brought from the hub if need be: neither pickled weights nor code."""
+    if Path(config.model).is_dir():
+        return config.model
+    online = _hub_answers()
+    try:
+        return huggingface_hub.snapshot_download(
+            config.model, revision=config.revision, allow_patterns=_FILES, local_files_only=not online
+        )
+    except Exception as error:  # of the network, the disk, the hub, or the name
+        why = (
+            f"the hub says: {' '.join(str(error).split())[:200]}"
+            if online
+            else "it isn't cached and the hub can't be reached"
+        )
+        raise InputError(f"backbone.model={config.model}: there is no such folder, and {why}") from None
+
+
+def _hub_answers() -> bool:
+    """Ask the hub once whether it is there; downloads would go on asking for most of a minute."""
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
+    except Exception:  # whatever the reason, the cache is what is left
+        return False
+    return True
+
+
+def _load(part: str, config: PretrainedBackbone, auto: Any, folder: str, **how: Any) -> Any:
+    try:
+        return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **how)
+    except Exception as error:  # the loaders raise whatever a broken file makes them stumble over
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(" .:")
+        raise InputError(f"backbone.model={config.model}: the {part} can't be loaded ({reason})") from None
 
 
 @torch.no_grad()
-def _start_rows(weight: Any, start: int, stop: int) -> None:
+def _check_causal(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model that looks ahead, or whose logits are not just its head's: stages use decoder and head alone."""
+    tokens, others = torch.tensor([[0, 1]]), torch.tensor([[0, 2]])
+    logits = model(input_ids=tokens).logits
+    if not torch.allclose(logits[:, 0], model(input_ids=others).logits[:, 0]):
+        raise InputError(f"backbone.model={name}: looks at later tokens; give a causal language model")
+    head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    hidden = model.get_decoder()(input_ids=tokens).last_hidden_state  # type: ignore[no-untyped-call]
+    if not torch.allclose(logits, head(hidden)):
+        raise InputError(f"backbone.model={name}: changes the logits behind its head; give a model that doesn't")
+
+
+def vocabulary_weights(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Return the (rows, width) weights of the embedding and of the head: just one where they are tied."""
+    inputs: Any = model.get_input_embeddings()
+    outputs: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return [inputs.weight] if inputs.weight is outputs.weight else [inputs.weight, outputs.weight]
+
+
+def _grow(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
+    """Give the code tokens rows near the mean of the old ones, which a model finds easier to move than random rows."""
+    weights = vocabulary_weights(model)
+    # A checkpoint with a head of its own stays untied whatever its config says; resizing and peft go by the config.
+    model.config.tie_word_embeddings = len(weights) == 1
+    if len(weights[0]) < vocabulary.size:
+        model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    for weight in vocabulary_weights(model):
+        _start_rows(weight, int(vocabulary.first_code[0]), vocabulary.size)
+
+
+@torch.no_grad()
+def _start_rows(weight: nn.Parameter, start: int, stop: int) -> None:
     old = weight[:start].float()
     noise = torch.randn(stop - start, weight.shape[1]) * old.std(0) * 0.5
     weight[start:stop] = (old.mean(0) + noise).to(weight.dtype)

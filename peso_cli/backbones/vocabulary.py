@@ -74,17 +74,20 @@ def extended_vocabulary(catalog: Catalog, tokenizer: PreTrainedTokenizerBase) ->
     A tokenizer without a begin token begins prompts with its end token, as such models saw documents in training.
 
     Raises:
-        InputError: the tokenizer already has some of the code tokens, or has no end token.
+        InputError: the tokenizer already has some of the code tokens, leaves gaps between ids, or has no end token.
     """
     texts = [token_text(level, code) for level, size in enumerate(catalog.level_sizes) for code in range(size)]
-    start = len(tokenizer)
+    name, known = tokenizer.name_or_path, tokenizer.get_vocab()
+    taken = [text for text in texts if text in known]
+    if taken:
+        raise InputError(f"the tokenizer of {name} already has tokens such as {taken[0]}; use a plain one")
     tokenizer.add_tokens(texts)
+    start = max(known.values()) + 1
     if tokenizer.convert_tokens_to_ids(texts) != list(range(start, start + len(texts))):
-        name = tokenizer.name_or_path
-        raise InputError(f"the tokenizer of {name} already has some of the tokens {texts[0]}, ...; use a plain one")
+        raise InputError(f"the tokenizer of {name} leaves gaps between its token ids; use a plain one")
     end = tokenizer.eos_token_id
     if not isinstance(end, int):
-        raise InputError(f"the tokenizer of {tokenizer.name_or_path} has no end-of-text token")
+        raise InputError(f"the tokenizer of {name} has no end-of-text token")
     begin = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else end
     pad = tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else end
 
@@ -92,4 +95,4 @@ def extended_vocabulary(catalog: Catalog, tokenizer: PreTrainedTokenizerBase) ->
         return list(tokenizer.encode(text, add_special_tokens=False))
 
     first = _first_codes(start, catalog.level_sizes)
-    return Vocabulary(len(tokenizer), begin, end, pad, first, catalog.level_sizes, encode)
+    return Vocabulary(start + len(texts), begin, end, pad, first, catalog.level_sizes, encode)

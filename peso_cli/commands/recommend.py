@@ -67,12 +67,13 @@ def _by_hand(catalog: Catalog, history: str) -> NDArray[np.int32]:
 
 
 def _rank(run: Run, stage: int, history: NDArray[np.int32], k: int) -> list[dict[str, Any]]:
-    from peso_cli.evaluation.ranking import check_beams
-    from peso_cli.training.stage import open_ranker
+    from peso_cli.evaluation.protocol import check_beams
 
     check_beams(run.config.decoding, run.dataset.catalog, k)
     lineage = run.require(stage)
     with TerminalDisplay():
+        from peso_cli.training.stage import open_ranker
+
         ranking = open_ranker(run.config, run.dataset, lineage).rank([history], k)
     catalog = run.dataset.catalog
     rows: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ def runs(output: Path, as_json: bool) -> None:
     """
     if not output.is_dir():
         raise InputError(f"--output {output}: no such folder")
-    rows = [row for artifact in find_artifacts(output) if (row := _row(artifact, output))]
+    rows = [row for artifact in find_artifacts(output) if (row := _row(artifact))]
     if as_json:
         print_json(rows)
         return
@@ -38,15 +38,21 @@ def runs(output: Path, as_json: bool) -> None:
     OUT.print(table)
 
 
-def _row(artifact: Artifact, output: Path) -> dict[str, Any] | None:
+def _row(artifact: Artifact) -> dict[str, Any] | None:
     try:
-        lineage = artifact.lineage()
-        figures = artifact.metrics()["evaluated"][str(lineage["stage"])]["test"] if artifact.finished else {}
-    except (RunError, KeyError) as error:
+        dataset, backbone, _, variant = artifact.folder.resolve().parts[-6:-2]
+        named = {name: artifact.lineage()[name] for name in ("method", "seed", "stage")}
+        figures = _figures(artifact, named["stage"]) if artifact.finished else {}
+    except RunError as error:
         ERR.print(f"left out: {error}", markup=False)
-        return None
-    dataset, backbone, _, variant = artifact.folder.relative_to(output).parts[-6:-2]
-    state = "finished" if artifact.finished else "unfinished"
-    named = {name: lineage[name] for name in ("method", "seed", "stage")}
-    place = {"dataset": dataset, "backbone": backbone, "variant": variant, "folder": str(artifact.folder)}
-    return {**place, **named, "state": state, "figures": {c: figures[c] for c in COLUMNS} if figures else {}}
+    except (KeyError, TypeError, ValueError):
+        ERR.print(f"left out: {artifact.folder}: not the folder of a stage, or a damaged one", markup=False)
+    else:
+        place = {"dataset": dataset, "backbone": backbone, "variant": variant, "folder": str(artifact.folder)}
+        return {**place, **named, "state": "finished" if artifact.finished else "unfinished", "figures": figures}
+    return None
+
+
+def _figures(artifact: Artifact, stage: int) -> dict[str, float]:
+    own = artifact.metrics()["evaluated"][str(stage)]["test"]
+    return {column: own[column] for column in COLUMNS}

@@ -9,13 +9,13 @@ from typing import Any
 from rich.table import Table
 
 from peso_cli.commands.output import print_json
-from peso_cli.config.compose import Composed, conf_folder
+from peso_cli.config.compose import Composed, config_folders, group_options
 from peso_cli.terminal import OUT
 
 
 def show_config(composed: Composed, config_dir: Path | None, as_json: bool) -> None:
     """Print the groups with their choices, then every value with its origin."""
-    options = group_options([folder for folder in (config_dir, conf_folder()) if folder])
+    options = group_options(config_folders(config_dir))
     if as_json:
         print_json(
             {"config": composed.plain, "choices": composed.choices, "options": options, "origins": composed.origins}
@@ -33,14 +33,6 @@ def show_config(composed: Composed, config_dir: Path | None, as_json: bool) -> N
     for key, value in _leaves(composed.plain):
         values.add_row(key, repr(value) if isinstance(value, str) else str(value), composed.origins.get(key, ""))
     OUT.print(values)
-
-
-def group_options(folders: list[Path]) -> dict[str, list[str]]:
-    """Return each config group with the names of its files."""
-    found: dict[str, set[str]] = {}
-    for path in (path for folder in folders for path in folder.glob("*/*.yaml")):
-        found.setdefault(path.parent.name, set()).add(path.stem)
-    return {group: sorted(found[group]) for group in sorted(found)}
 
 
 def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

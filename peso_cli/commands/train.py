@@ -26,8 +26,8 @@ def train(composed: Composed, as_json: bool) -> None:
     with TerminalDisplay() as display:
         ensure(run, stages, display)
         chosen = composed.config.evaluation
-        # Ancestors have been scored on their way; showing them tells how the method got here.
-        shown = tuple(range(1, max(stages) + 1))
+        # Ancestors have been scored on their own users on their way; showing them tells how the method got here.
+        shown = tuple(range(1, max(stages) + 1)) if chosen.on is None else stages
         results = {s: evaluate(run, s, chosen.on or (s,), chosen.split, display) for s in shown}
     if as_json:
         print_json({"stages": {str(s): _document(run, s, results[s]) for s in stages}})
@@ -51,7 +51,7 @@ def check_evaluation(run: Run) -> None:
     Raises:
         InputError: a stage to be scored on isn't there, or the beam or the catalog is too small.
     """
-    from peso_cli.evaluation.ranking import check_beams
+    from peso_cli.evaluation.protocol import check_beams
 
     config = run.config
     check_beams(config.decoding, run.dataset.catalog)

@@ -28,6 +28,13 @@ from peso_cli.config.origins import origins_of
 from peso_cli.config.schema import STAGE_FORMS, Config
 from peso_cli.errors import InputError, nearest
 
+_REASONS = {
+    "tuple_type": "give a list in brackets",
+    "too_short": "the list is empty",
+    "string_too_short": "is empty",
+}
+"""Plainer words for some of pydantic's types of errors."""
+
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 _CHECKOUT = Path(__file__).resolve().parents[2] / "conf"
 
@@ -41,12 +48,14 @@ class Composed:
         plain: the same as nested dicts and lists, for files.
         choices: group to the chosen file's name.
         origins: dotted key to the file or override that set its value.
+        arguments: the words on the command line that describe it.
     """
 
     config: Config
     plain: dict[str, Any]
     choices: dict[str, str | None]
     origins: dict[str, str]
+    arguments: tuple[str, ...]
 
 
 class _UserFolder(SearchPathPlugin):
@@ -101,7 +110,8 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Compose
             raise InputError(_composition_message(str(error), parsed)) from None
     assert isinstance(plain, dict)
     named = {str(key): value for key, value in plain.items()}
-    return Composed(validate(named), named, choices, origins)
+    folder = ("--config-dir", str(config_dir)) if config_dir else ()
+    return Composed(validate(named), named, choices, origins, (*overrides, *folder))
 
 
 def _raw(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
@@ -126,8 +136,8 @@ def validate(plain: Mapping[str, Any]) -> Config:
         return TypeAdapter(Config).validate_python(plain)
     except ValidationError as error:
         messages = list(dict.fromkeys(_validation_message(found, plain) for found in error.errors()))
-        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
-        raise InputError(messages[0] + more) from None
+        more = f" (and {len(messages) - 2} more)" if len(messages) > 2 else ""
+        raise InputError("; ".join(messages[:2]) + more) from None
 
 
 @contextmanager
@@ -161,8 +171,7 @@ def _parse(text: str, groups: Mapping[str, Sequence[str]]) -> Override:
     if re.match(r"hydra\b", key):
         raise InputError(f"{text!r}: Hydra's own settings can't be changed; peso config shows those that can")
     if key in groups and not isinstance(override.value(), str):
-        example = f"; single settings are written {key}.KEY=VALUE"
-        raise InputError(f"{text}: {key} takes one of {', '.join(groups[key])}{example}")
+        raise InputError(f"{text}: {key} takes the name of one choice ({', '.join(groups[key])})")
     return override
 
 
@@ -227,8 +236,10 @@ def _validation_message(error: Mapping[str, Any], plain: Mapping[str, Any]) -> s
             path.append(str(part))
     key, last = ".".join(path), str(error["loc"][-1])
     if error["type"] == "missing":
-        return f"{'.'.join([*path, last])} is missing; was the group chosen from conf/?"
-    if error["type"] == "extra_forbidden":
+        return (
+            f"{'.'.join([*path, last])} is missing; choose {(*path, last)[0]}=NAME, peso config shows which there are"
+        )
+    if error["type"] == "unexpected_keyword_argument":
         return f"unknown key {key!r}"
     reason = _REASONS.get(error["type"], str(error["msg"])[:1].lower() + str(error["msg"])[1:])
     if key == "stage":

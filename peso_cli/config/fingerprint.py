@@ -9,7 +9,7 @@ from typing import Any
 from peso_cli.artifacts import canonical
 from peso_cli.config.schema import Config, ConfigBackbone, ReleasedDataset
 
-_LATER_ONLY = ("later_stage_scale",)
+_LATER_ONLY = ("later_stage_scale", "later_epochs")
 _NEVER = ("checkpoint_minutes",)
 
 

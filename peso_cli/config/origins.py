@@ -35,8 +35,10 @@ def origins_of(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, s
         prefix = f"{entry.package}." if entry.package else ""
         origins.update({f"{prefix}{key}": str(entry.config_path) for key in _keys(content)})
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.key_or_group in origins or "." in override.key_or_group:
-            origins[override.key_or_group] = f"override {override.input_line}"
+        key, value = override.key_or_group, override.value()
+        if key in origins or "." in key:
+            inner = [f"{key}.{name}" for name in _keys(value)] if isinstance(value, Mapping) else [key]
+            origins.update(dict.fromkeys(inner, f"override {override.input_line}"))
     return origins
 
 

@@ -17,9 +17,13 @@ Natural = Annotated[int, Field(strict=True, ge=0)]
 Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Stages = Annotated[tuple[Positive, ...], Field(min_length=1)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 STRICT = ConfigDict(extra="forbid")
+
+STAGE_FORMS = "give a number, several (1..3 or [1,3]) or all"
+"""What `stage=` takes, in words."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -38,7 +42,7 @@ class Lora:
     rank: Positive
     alpha: PositiveFloat
     dropout: Fraction
-    targets: tuple[str, ...]
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -97,6 +101,7 @@ class Trainer:
 
     Attributes:
         epochs: most epochs per stage; training ends sooner when validation stops improving.
+        later_epochs: most epochs from stage 2 on, if fewer.
         learning_rate: peak learning rate of stage 1.
         later_stage_scale: factor on the learning rate from stage 2 on.
         batch_tokens: most padded tokens of a batch.
@@ -112,6 +117,7 @@ class Trainer:
     """
 
     epochs: Natural
+    later_epochs: Natural
     learning_rate: PositiveFloat
     later_stage_scale: PositiveFloat
     batch_tokens: Positive
@@ -147,7 +153,7 @@ class Decoding:
 class Evaluation:
     """Which stages' users a trained stage is scored on (none given: its own) and which split of them."""
 
-    on: tuple[Positive, ...] | None
+    on: Stages | None
     split: Literal["test", "valid"]
 
 
@@ -166,7 +172,7 @@ class TrackerConfig:
 class Config:
     """Everything a command can be told."""
 
-    stage: int | str | tuple[Positive, ...]
+    stage: Annotated[int, Field(strict=True)] | str | Stages
     seed: Natural
     dataset: Annotated[ReleasedDataset | SyntheticDataset, Field(discriminator="source")]
     backbone: Annotated[ConfigBackbone | PretrainedBackbone, Field(discriminator="source")]
@@ -179,6 +185,6 @@ class Config:
     decoding: Decoding
     evaluation: Evaluation
     tracker: TrackerConfig
-    output: str
+    output: Annotated[str, Field(min_length=1)]
     variant: FolderName | None
     device: Literal["auto", "cpu", "cuda"]

@@ -13,14 +13,14 @@ from peso_cli.config.schema import Config
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.examples import Split
 from peso_cli.errors import InputError
-from peso_cli.evaluation.protocol import Scored, first_items, user_examples, write_predictions
-from peso_cli.evaluation.ranking import Ranker
-from peso_cli.files import read_json, write_json
+from peso_cli.evaluation.protocol import Scored, block_before, first_items, user_examples, write_predictions
+from peso_cli.files import write_json
 from peso_cli.tracking.record import Record
-from peso_cli.training.loop import Progress
 
 if TYPE_CHECKING:
+    from peso_cli.evaluation.ranking import Ranker
     from peso_cli.stages import Display, Run
+    from peso_cli.training.loop import Progress
 
 Metrics = dict[str, Any]
 
@@ -46,8 +46,8 @@ def score_own_stage(
     ranker = open_ranker(run.config, run.dataset, run.lineage(stage))
     scored = score(ranker, run.config, run.dataset, stage, "test", display.bar(f"stage {stage}: scoring"))
     write_predictions(artifact.folder / "predictions.parquet", scored)
-    metrics: Metrics = {"stage": stage, "protocol": protocol_of(run.config), "evaluated": {}, "groups": {}}
-    _add(metrics, stage, "test", scored.summary())
+    metrics = _empty(stage, run.config)
+    _add(metrics, scored)
     metrics["training"] = _training(progress)
     metrics["seconds"] = {"train": round(seconds, 1), "evaluate": round(time.monotonic() - begun, 1)}
     write_json(artifact.folder / "metrics.json", metrics)
@@ -56,26 +56,33 @@ def score_own_stage(
 
 
 def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Display) -> Metrics:
-    """Return the figures of a finished stage on the users of several stages; those already known aren't scored again.
+    """Return the figures of a finished stage on the users of several stages.
 
-    Figures of the protocol with which the stage was trained go to its metrics.json, others to a file of their own.
+    Those already known, and of the same data, aren't scored again. Figures of the protocol with which the stage was
+    trained go to its metrics.json, others to a file of their own.
 
     Raises:
         InputError: the stage isn't trained.
+        RunError: a file of it is damaged.
     """
     lineage = run.require(stage)
     path = metrics_path(lineage[-1], protocol_of(run.config))
-    metrics: Metrics = read_json(path) if path.exists() else _empty(stage, run.config)
-    missing = [s for s in on if split not in metrics["evaluated"].get(str(s), {})]
+    metrics = lineage[-1].document(path.relative_to(lineage[-1].folder)) if path.exists() else _empty(stage, run.config)
+    missing = [s for s in dict.fromkeys(on) if not _known(metrics, run.dataset, s, split)]
     if missing:
         from peso_cli.training.stage import open_ranker
 
         ranker = open_ranker(run.config, run.dataset, lineage)
         for s in missing:
             scored = score(ranker, run.config, run.dataset, s, split, display.bar(f"scoring on stage {s}"))
-            _add(metrics, s, split, scored.summary())
+            _add(metrics, scored)
             write_json(path, metrics)
     return metrics
+
+
+def _known(metrics: Metrics, dataset: Dataset, stage: int, split: Split) -> bool:
+    same = metrics["data"].get(str(stage)) == data_digest(dataset, stage)
+    return same and split in metrics["evaluated"].get(str(stage), {})
 
 
 def score(
@@ -99,6 +106,12 @@ def score(
     return Scored(dataset, stage, split, chosen, ranking.rows, ranking.scores)
 
 
+def data_digest(dataset: Dataset, stage: int) -> str:
+    """Return the digest of all data that a stage's figures depend on: its block and, for the groups, the one before."""
+    before = block_before(dataset, stage)
+    return digest([dataset.block(stage).digest, before.digest if before else None])
+
+
 def metrics_path(artifact: Artifact, protocol: Mapping[str, Any]) -> Path:
     """Return the file that holds an artifact's figures of a protocol."""
     if artifact.metrics()["protocol"] == protocol:
@@ -107,13 +120,16 @@ def metrics_path(artifact: Artifact, protocol: Mapping[str, Any]) -> Path:
 
 
 def _empty(stage: int, config: Config) -> Metrics:
-    return {"stage": stage, "protocol": protocol_of(config), "evaluated": {}, "groups": {}}
+    return {"stage": stage, "protocol": protocol_of(config), "data": {}, "evaluated": {}, "groups": {}}
 
 
-def _add(metrics: Metrics, stage: int, split: Split, summary: Mapping[str, Any]) -> None:
-    figures = dict(summary)
-    metrics["groups"].setdefault(str(stage), {})[split] = figures.pop("groups")
-    metrics["evaluated"].setdefault(str(stage), {})[split] = figures
+def _add(metrics: Metrics, scored: Scored) -> None:
+    """Add a stage's figures, in place of all that were taken on other data of that stage."""
+    stage, figures, data = str(scored.stage), scored.summary(), data_digest(scored.dataset, scored.stage)
+    if metrics["data"].get(stage) != data:
+        metrics["data"][stage], metrics["evaluated"][stage], metrics["groups"][stage] = data, {}, {}
+    metrics["groups"][stage][scored.split] = figures.pop("groups")
+    metrics["evaluated"][stage][scored.split] = figures
 
 
 def _training(progress: Progress | None) -> dict[str, Any] | None:

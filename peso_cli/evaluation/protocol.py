@@ -9,12 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peso_cli.config.schema import Decoding
 from peso_cli.data.blocks import Block, Dataset
 from peso_cli.data.examples import Examples, Split, examples
+from peso_cli.errors import InputError
 from peso_cli.evaluation.groups import GROUPS, user_groups
 from peso_cli.evaluation.metrics import Figures, item_figures, mean_figures, sid_figures, sid_ranks
 from peso_cli.evaluation.popularity import popularity_ranking
 from peso_cli.files import write_atomically
+from peso_cli.semantic_ids.catalog import Catalog
+
+TOP = 10
+"""How many recommendations every figure and every stored prediction looks at."""
 
 Summary = dict[str, Any]
 
@@ -77,6 +83,18 @@ class Scored:
         if self.dataset.ceiling is None or self.split != "test":
             return {}
         return {"ceiling": self.dataset.ceiling(self.stage)}
+
+
+def check_beams(decoding: Decoding, catalog: Catalog, k: int = TOP) -> None:
+    """Check that a search can return k recommendations.
+
+    Raises:
+        InputError: the beam or the catalog is too small.
+    """
+    if decoding.beams < k:
+        raise InputError(f"decoding.beams={decoding.beams}: must be at least {k}, the number of recommendations")
+    if len(catalog.sids) < k:
+        raise InputError(f"the catalog has {len(catalog.sids)} distinct semantic IDs, fewer than {k} recommendations")
 
 
 def user_examples(dataset: Dataset, stage: int, split: Split, window: int) -> Examples:

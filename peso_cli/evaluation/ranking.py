@@ -16,10 +16,8 @@ from peso_cli.config.schema import Decoding
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import Constraint, PositionalConstraint, TrieConstraint
 from peso_cli.errors import InputError, RunError
+from peso_cli.evaluation.protocol import TOP, check_beams
 from peso_cli.semantic_ids.catalog import Catalog
-
-TOP = 10
-"""How many recommendations every figure and every stored prediction looks at."""
 
 History = NDArray[np.int32]
 
@@ -88,18 +86,6 @@ class Ranker:
             batch.append(index)
         if batch:
             yield batch
-
-
-def check_beams(decoding: Decoding, catalog: Catalog, k: int = TOP) -> None:
-    """Check that a search can return k recommendations.
-
-    Raises:
-        InputError: the beam or the catalog is too small.
-    """
-    if decoding.beams < k:
-        raise InputError(f"decoding.beams={decoding.beams}: must be at least {k}, the number of recommendations")
-    if len(catalog.sids) < k:
-        raise InputError(f"the catalog has {len(catalog.sids)} distinct semantic IDs, fewer than {k} recommendations")
 
 
 def seeded_sample(count: int, most: int, seed: int) -> NDArray[np.int64]:

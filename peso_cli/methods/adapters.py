@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from peso_cli.files import write_atomically, write_json
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
@@ -59,12 +61,29 @@ class Evolving:
         from peft import LoraConfig, PeftModel, get_peft_model
 
         if previous is not None:
-            return PeftModel.from_pretrained(model, str(previous), is_trainable=True)
+            return PeftModel.from_pretrained(model, str(previous), is_trainable=True, torch_device="cpu")
         return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the adapter in PEFT format."""
-        model.save_pretrained(str(folder / ADAPTER_FOLDER), save_embedding_layers=False)  # type: ignore[operator]
+        """Write the adapter in PEFT format, without the machine's paths: equal adapters are equal files."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        learnt = get_peft_model_state_dict(model, save_embedding_layers=False)
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learnt.items()}
+        target = folder / ADAPTER_FOLDER
+        write_atomically(target / "adapter_model.safetensors", lambda part: save_file(tensors, part, {"format": "pt"}))
+        write_json(target / "adapter_config.json", _adapter_config(model))
+
+
+def _adapter_config(model: nn.Module) -> dict[str, Any]:
+    settings = model.peft_config["default"].to_dict()  # type: ignore[union-attr, index]
+    base = settings["base_model_name_or_path"]
+    return {
+        **{key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()},
+        "base_model_name_or_path": None if not base or Path(base).exists() else base,
+        "inference_mode": True,
+    }
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -75,11 +94,17 @@ class FullWeights:
     trains: ClassVar[bool] = True
 
     def begin(self, model: PreTrainedModel, lora: dict[str, Any], previous: Path | None) -> nn.Module:
-        """Fold the previous adapter in, where there is one, and train everything."""
-        from peft import PeftModel
+        """Fold the previous adapter in, where there is one, and train everything, in float32.
 
+        In bfloat16 most steps are smaller than the distance to the next number and would be lost.
+        """
+        import torch
+
+        from peso_cli.backbones.loading import merge_adapter
+
+        model.to(torch.float32)  # type: ignore[arg-type]
         if previous is not None:
-            model = PeftModel.from_pretrained(model, str(previous)).merge_and_unload()
+            model = merge_adapter(model, previous)
         return model.requires_grad_(True)
 
     def save(self, model: nn.Module, folder: Path) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup
 
 from peso_cli.config.schema import Trainer
 from peso_cli.errors import RunError
@@ -47,6 +46,7 @@ class Job:
         factors: the LoRA factors that the penalty and its diagnostics look at.
         penalty: strength x regularizer, or None.
         train, valid: packers over the stage's training and validation examples.
+        epochs: most epochs of this stage.
         learning_rate: peak learning rate of this stage.
         seed: one seed per stage and run; order and dropout follow from it and the step's number alone.
         checkpoint: where an unfinished stage is kept.
@@ -60,6 +60,7 @@ class Job:
     train: Packer
     valid: Packer
     trainer: Trainer
+    epochs: int
     learning_rate: float
     seed: int
     checkpoint: Path
@@ -104,9 +105,7 @@ class _Run:
             self.parameters, lr=job.learning_rate, weight_decay=self.trainer.weight_decay
         )
         per_epoch = math.ceil(len(job.train.plan((job.seed, 0))) / self.trainer.accumulation)
-        self.steps = self.trainer.epochs * per_epoch
-        warmup = math.ceil(self.trainer.warmup * self.steps)
-        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, warmup, self.steps)
+        self.steps = self.job.epochs * per_epoch
         self.progress, self.best = Progress(), checkpoints.copy_state(job.model)
         self.saved = time.monotonic()
         if job.resume is not None:
@@ -117,8 +116,6 @@ class _Run:
         checkpoints.restore_state(self.job.model, checkpoint.parts["model"])
         checkpoints.restore_optimiser(self.optimiser, self.job.model, checkpoint.parts.get("optimiser", {}))
         self.best = checkpoint.parts["best"]
-        for _ in range(self.progress.step):
-            self.schedule.step()
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -163,14 +160,15 @@ class _Run:
                 f"step {progress.step + 1}: loss {loss}, gradient norm {size}; the step was not taken. "
                 "Lower trainer.learning_rate or regularizer.strength"
             )
+        rate = job.learning_rate * rate_factor(progress.step, self.steps, self.trainer.warmup)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = rate
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self._note({"loss": loss, "gradient_norm": size, **(pull.shares(loss) if pull else {})})
+        self._note({"loss": loss, "gradient_norm": size, **(pull.shares(loss) if pull else {})}, rate)
 
-    def _note(self, values: dict[str, float]) -> None:
+    def _note(self, values: dict[str, float], rate: float) -> None:
         progress = self.progress
-        rate = self.optimiser.param_groups[0]["lr"]
-        self.schedule.step()
         progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
         self.job.log.curve(progress.step, {**values, "learning_rate": rate})
         for name, value in values.items():
@@ -196,7 +194,7 @@ class _Run:
     def finished(self) -> bool:
         """Whether all epochs are done or validation has stopped improving."""
         progress = self.progress
-        return progress.epoch >= self.trainer.epochs or progress.epoch - progress.best_epoch >= self.trainer.patience
+        return progress.epoch >= self.job.epochs or progress.epoch - progress.best_epoch >= self.trainer.patience
 
 
 def train(job: Job) -> Progress:
@@ -214,6 +212,22 @@ def train(job: Job) -> Progress:
             run.epoch(stop)
     checkpoints.restore_state(job.model, run.best)
     return run.progress
+
+
+def rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return what the peak learning rate is multiplied with at a step (0-based): a linear rise, then a cosine to zero.
+
+    It follows from the step's number alone, and is above zero at every step, the first one included.
+
+    Args:
+        step: the step's number.
+        steps: how many there are in all.
+        warmup: share of them over which the rate rises, rounded up to whole steps.
+    """
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
 
 @torch.no_grad()

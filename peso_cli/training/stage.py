@@ -96,7 +96,11 @@ def _job(
     from accelerate import Accelerator
 
     trainer, factors = task.config.trainer, lora_factors(model)
-    scale = 1.0 if task.stage == 1 else trainer.later_stage_scale
+    if task.regularizer.name != "none" and not factors:
+        what = f"regularizer={task.regularizer.name}: adapter={task.adapter.name}"
+        raise InputError(f"{what} trains no LoRA factors that it could hold; add regularizer=none")
+    first = task.stage == 1
+    scale = 1.0 if first else trainer.later_stage_scale
     return Job(
         model=model,
         factors=factors,
@@ -104,6 +108,7 @@ def _job(
         train=Packer(_training_sequences(task, backbone), backbone.prompt, trainer.batch_tokens),
         valid=Packer((_validation_sequences(task),), backbone.prompt, 4 * trainer.batch_tokens),
         trainer=trainer,
+        epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
         learning_rate=trainer.learning_rate * scale,
         seed=seed,
         checkpoint=task.artifact.checkpoint,

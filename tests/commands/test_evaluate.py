@@ -1,0 +1,147 @@
+import json
+import shlex
+
+import pytest
+from commands.running import files_of, peso, refused
+
+from peso_cli.evaluation import figures
+
+
+def metrics_of(trained, method="peso", stage=2):
+    return json.loads((trained.folder(method, stage) / "metrics.json").read_text())
+
+
+def cells(text):
+    """The rows of all tables in a text."""
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line[:1] == "│"]
+
+
+@pytest.mark.parametrize(("method", "stage"), [("peso", 1), ("peso", 3), ("single", 2), ("pretrain", 2)])
+def test_the_figures_are_those_that_training_left(trained, method, stage):
+    answer = peso("evaluate", f"stage={stage}", f"method={method}", "--json", *trained.arguments())
+    assert answer.err == ""
+    document = answer.document
+    folder = trained.folder("base" if stage == 1 else method, stage)
+    assert document.pop("folder") == str(folder)
+    assert document.pop("method") == method
+    assert document == json.loads((folder / "metrics.json").read_text())
+
+
+def test_scored_again_the_figures_are_the_same(copied):
+    path = copied.folder("peso", 3) / "metrics.json"
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({**before, "evaluated": {}, "groups": {}, "data": {}}))
+    assert peso("evaluate", "stage=3", *copied.arguments()).code == 0
+    assert json.loads(path.read_text()) == before
+
+
+def test_any_stage_can_be_scored_on_any_stages_users(copied):
+    answer = peso("evaluate", "stage=2", "evaluation.on=[1,2,3]", *copied.arguments())
+    metrics = metrics_of(copied)
+    assert set(metrics["evaluated"]) == {"1", "2", "3"}
+    rows = cells(answer.out)
+    own = [row for row in rows if row[1] == "peso" and row[0] in "123"]
+    for row, stage in zip(own, "123", strict=True):
+        test = metrics["evaluated"][stage]["test"]
+        assert row[2:] == [
+            *(f"{test[c]:.4f}" for c in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")),
+            str(test["users"]),
+        ]
+    for stage in "123":
+        for group, test in metrics["groups"][stage]["test"].items():
+            assert [stage, group, *(f"{test[c]:.4f}" for c in ("recall@5", "recall@10"))] in [row[:4] for row in rows]
+
+
+def test_a_stage_that_does_not_train_scores_as_the_base_does(copied):
+    for stage in (1, 3):
+        assert peso("evaluate", f"stage={stage}", "method=pretrain", "evaluation.on=[2]", *copied.arguments()).code == 0
+    base, frozen = metrics_of(copied, "base", 1), metrics_of(copied, "pretrain", 3)
+    assert base["evaluated"]["2"] == frozen["evaluated"]["2"]
+    assert frozen["evaluated"]["2"] == metrics_of(copied, "pretrain", 2)["evaluated"]["2"]
+
+
+def test_validation_users_have_figures_of_their_own(copied):
+    answer = peso("evaluate", "stage=2", "evaluation.split=valid", *copied.arguments())
+    assert "peso after stage 2, valid users by stage" in answer.out
+    evaluated = metrics_of(copied)["evaluated"]["2"]
+    assert set(evaluated) == {"test", "valid"}
+    assert "ceiling" not in evaluated["valid"]
+    assert evaluated["valid"] != evaluated["test"]
+
+
+def test_what_is_known_is_not_scored_again(copied, monkeypatch):
+    command = ("evaluate", "stage=2", "evaluation.on=[1,2]", *copied.arguments())
+    first = peso(*command)
+    monkeypatch.setattr(figures, "score", None)
+    assert peso(*command) == first
+
+
+def test_several_stages_make_a_list(trained):
+    documents = peso("evaluate", "stage=2..3", "--json", *trained.arguments()).document
+    assert [document["stage"] for document in documents] == [2, 3]
+
+
+@pytest.mark.parametrize("override", ["decoding.beams=20", "decoding=positional", "decoding.normalise=level"])
+def test_other_ways_of_decoding_leave_the_stages_own_figures_alone(copied, override):
+    before = files_of(copied.folder("peso", 2))
+    answer = peso("evaluate", "stage=2", "--json", *copied.arguments(override))
+    after = files_of(copied.folder("peso", 2))
+    (new,) = after.keys() - before.keys()
+    assert new.startswith("evaluations/")
+    assert {name: after[name] for name in before} == before
+    document = answer.document
+    assert document["protocol"] != json.loads(before["metrics.json"])["protocol"]
+    assert json.loads(after[new])["evaluated"] == document["evaluated"]
+    assert peso("evaluate", "stage=2", "--json", *copied.arguments(override)).document == document
+
+
+def test_a_damaged_file_of_other_figures_is_one_line(copied):
+    command = ("evaluate", "stage=2", *copied.arguments("decoding.beams=20"))
+    assert peso(*command).code == 0
+    (path,) = copied.output.rglob("evaluations/*.json")
+    path.write_text("{")
+    refused(peso(*command), str(path), code=1)
+
+
+def test_the_size_of_batches_changes_nothing(copied):
+    document = {}
+    for tokens in (1, 10_000):
+        path = copied.folder("single", 3) / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data": {}}))
+        command = ("evaluate", "stage=3", "method=single", "--json", f"decoding.batch_tokens={tokens}")
+        document[tokens] = peso(*command, *copied.arguments()).document
+    assert document[1] == document[10_000]
+
+
+def test_too_narrow_a_beam_is_refused(trained):
+    refused(peso("evaluate", "stage=2", "decoding.beams=5", *trained.arguments()), "decoding.beams=5", "at least 10")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["stage=2", "method=l2"], ["stage 2 of l2 isn't trained", "peso train stage=2 "]),
+        (["stage=3", "seed=7"], ["stage 1 of peso isn't trained", "peso train stage=3 "]),
+        (["stage=2", "evaluation.on=[4]"], ["stage=4", "stages 1 to 3"]),
+        (["stage=4"], ["stage=4", "stages 1 to 3"]),
+    ],
+)
+def test_what_is_not_there_is_one_line(trained, overrides, parts):
+    before = files_of(trained.output)
+    refused(peso("evaluate", *trained.arguments(*overrides)), *parts)
+    assert files_of(trained.output) == before
+
+
+def test_the_command_to_run_first_can_be_pasted(copied, tmp_path):
+    (tmp_path / "own folder").mkdir()
+    arguments = copied.arguments("stage=2", "method=l2", "variant=mine", "--config-dir", str(tmp_path / "own folder"))
+    line = refused(peso("evaluate", *arguments), "stage 2 of l2 isn't trained")
+    command = shlex.split(line.partition("first run: ")[2])
+    assert command[0] == "peso"
+    assert peso(*command[1:]).code == 0
+    assert peso("evaluate", *arguments).code == 0
+
+
+def test_an_unfinished_stage_is_not_trained(copied):
+    (copied.folder("peso", 3) / "DONE").unlink()
+    refused(peso("evaluate", "stage=3", *copied.arguments()), "stage 3 of peso isn't trained", "peso train stage=3")
