@@ -101,10 +101,10 @@ class Run:
         lineage = self.lineage(stage)
         for number, artifact in enumerate(lineage, start=1):
             if not artifact.finished:
-                others = [word for word in self.composed.arguments if not word.startswith("stage=")]
+                command = shlex.join(["peso", "train", *self.composed.arguments(stage)])
                 raise InputError(
                     f"stage {number} of {self.config.method.name} isn't trained with these settings "
-                    f"(looked in {artifact.folder}); first run: {shlex.join(['peso', 'train', f'stage={stage}', *others])}"
+                    f"(looked in {artifact.folder}); first run: {command}"
                 )
             artifact.verify(self.fingerprint(number))
         return lineage

@@ -76,6 +76,8 @@ class TerminalDisplay:
 def _quiet_libraries() -> None:
     """Keep the libraries' own progress bars and notes off the terminal."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # peft warns of adapters on tied weights; merging unties them first.
+    warnings.filterwarnings("ignore", category=UserWarning, module="peft")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

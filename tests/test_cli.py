@@ -146,8 +146,8 @@ def test_a_defect_of_the_program_keeps_its_traceback(monkeypatch):
 # In a process of its own
 
 
-def test_a_whole_command_prints_one_document_and_nothing_else(trained):
-    done = python(RUN, "train", "stage=3", "method=l2", "--json", *trained.arguments("variant=process"))
+def test_a_whole_command_prints_one_document_and_nothing_else(copied):
+    done = python(RUN, "train", "stage=3", "method=l2", "--json", *copied.arguments())
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)["stages"]) == ["3"]
     lines = [line.split(" /")[0] for line in done.stderr.splitlines()]

@@ -62,18 +62,15 @@ def test_stages_that_are_not_there(stage, message):
 # Interrupted, then started again
 
 
-def interrupt(monkeypatch, module, name, call, after=False, when=lambda *args: True):
-    """Let the call-th call of a function end as Ctrl-C does, before it does anything or after it is done."""
+def interrupt(monkeypatch, module, name, call, when=lambda *args: True):
+    """Let the call-th call of a function end as Ctrl-C does."""
     original, seen = getattr(module, name), []
 
     def interrupted(*args, **kwargs):
-        seen.append(None) if when(*args) else None
-        if not after and when(*args) and len(seen) == call:
+        seen.append(when(*args))
+        if seen[-1] and sum(seen) == call:
             raise KeyboardInterrupt
-        result = original(*args, **kwargs)
-        if after and when(*args) and len(seen) == call:
-            raise KeyboardInterrupt
-        return result
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(module, name, interrupted)
 
@@ -83,13 +80,9 @@ def in_training(model, *_):
 
 
 POINTS = {
-    "before the first step": lambda m: interrupt(m, loop, "label_loss", 1, when=in_training),
     "between the batches of a step": lambda m: interrupt(m, loop, "label_loss", 4, when=in_training),
     "before an epoch's validation": lambda m: interrupt(m, loop, "validation_loss", 2),
-    "behind an epoch's validation": lambda m: interrupt(m, loop, "validation_loss", 2, after=True),
-    "in the last validation": lambda m: interrupt(m, loop, "validation_loss", 3),
     "in the scoring": lambda m: interrupt(m, figures, "write_predictions", 1),
-    "behind the figures": lambda m: interrupt(m, figures, "flat_figures", 1),
     "before the mark": lambda m: interrupt(m, artifacts.Artifact, "finish", 1),
 }
 STAGES = {"stage 1": ("base", 1), "single": ("single", 2), "peso": ("peso", 3)}
@@ -119,15 +112,24 @@ def test_an_interrupted_stage_ends_as_if_it_had_never_been_stopped(trained, tmp_
     assert "interrupted; the same command goes on" in stopped.err
     folder = here.folder(method, stage)
     assert not (folder / "DONE").exists()
-    assert any(row["state"] == "unfinished" for row in peso("runs", "--output", here.output, "--json").document)
 
     again = peso(*command)
     assert again.code == 0
-    verb = "training" if point == "before the first step" else "resuming"
-    assert f"stage {stage}: {verb} {folder}" in again.err.splitlines()
+    assert f"stage {stage}: resuming {folder}" in again.err.splitlines()
     assert "Warning" not in again.err
     assert learnt(folder) == learnt(trained.folder(method, stage))
     assert "checkpoint.safetensors" not in files_of(folder)
+
+
+def test_a_stage_stopped_before_its_first_checkpoint_begins_anew(trained, tmp_path, monkeypatch):
+    here = without(trained, tmp_path, "base", 1)
+    command = ("train", "stage=1", *here.arguments())
+    with monkeypatch.context() as patch:
+        interrupt(patch, loop, "label_loss", 3, when=in_training)
+        assert peso(*command).code == 130
+    answer = peso(*command)
+    assert f"stage 1: training {here.folder('base', 1)}" in answer.err.splitlines()
+    assert learnt(here.folder("base", 1)) == learnt(trained.folder("base", 1))
 
 
 def test_a_resumed_stage_takes_only_the_steps_that_were_missing(trained, tmp_path, monkeypatch):

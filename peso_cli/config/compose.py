@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,15 +48,26 @@ class Composed:
         config: the typed configuration.
         plain: the same as nested dicts and lists, for files.
         choices: group to the chosen file's name.
-        origins: dotted key to the file or override that set its value.
-        arguments: the words on the command line that describe it.
+        overrides: the overrides it was composed of.
+        config_dir: the user's own config folder, if one was given.
     """
 
     config: Config
     plain: dict[str, Any]
     choices: dict[str, str | None]
-    origins: dict[str, str]
-    arguments: tuple[str, ...]
+    overrides: tuple[str, ...]
+    config_dir: Path | None
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Dotted key to the file or override that set its value."""
+        with _hydra(self.config_dir):
+            return origins_of(self.overrides, config_folders(self.config_dir))
+
+    def arguments(self, stage: int) -> list[str]:
+        """Return the words that describe the same configuration for another stage on a command line."""
+        others = [override for override in self.overrides if not override.startswith("stage=")]
+        return [f"stage={stage}", *others, *(["--config-dir", str(self.config_dir)] if self.config_dir else [])]
 
 
 class _UserFolder(SearchPathPlugin):
@@ -96,22 +108,19 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Compose
     Raises:
         InputError: an override can't be read, a key or choice doesn't exist, a value is missing or out of bounds.
     """
-    folders = config_folders(config_dir)
-    groups = group_options(folders)
+    groups = group_options(config_folders(config_dir))
     parsed = [_parse(text, groups) for text in overrides]
     with _hydra(config_dir):
         try:
             raw, choices = _raw(overrides)
             plain = OmegaConf.to_container(raw, resolve=True)
-            origins = origins_of(list(overrides), folders)
         except MissingConfigException as error:
             raise InputError(_missing_choice(error, groups)) from None
         except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
             raise InputError(_composition_message(str(error), parsed)) from None
     assert isinstance(plain, dict)
     named = {str(key): value for key, value in plain.items()}
-    folder = ("--config-dir", str(config_dir)) if config_dir else ()
-    return Composed(validate(named), named, choices, origins, (*overrides, *folder))
+    return Composed(validate(named), named, choices, tuple(overrides), config_dir)
 
 
 def _raw(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:

@@ -227,7 +227,8 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
     rising = math.ceil(warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+    fallen = (step - rising) / max(1, steps - rising)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, fallen)))
 
 
 @torch.no_grad()

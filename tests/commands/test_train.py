@@ -7,6 +7,7 @@ import yaml
 from commands.running import SMALL, Trained, files_of, learnt, peso, refused
 from safetensors import safe_open
 
+from peso_cli.config.compose import compose
 from peso_cli.evaluation import figures
 from peso_cli.evaluation.metrics import sid_figures
 from peso_cli.training import loop
@@ -29,7 +30,7 @@ def no_training(monkeypatch):
 def test_a_stage_brings_its_ancestors_into_being_and_says_so(tmp_path):
     answer = peso("train", "stage=2", "method=single", f"output={tmp_path}", *SMALL)
     assert answer.code == 0
-    first, second = answer.err.splitlines()
+    first, second = (line for line in answer.err.splitlines() if line.startswith("stage"))
     made = Trained(tmp_path)
     assert first == f"stage 1: training {made.folder('base', 1)} (stage 2 needs it)"
     assert second == f"stage 2: training {made.folder('single', 2)}"
@@ -106,12 +107,13 @@ def test_weights_are_safetensors_and_nothing_is_pickled_or_left_over(trained):
 
 def test_the_adapter_is_in_pefts_format(trained):
     folder = trained.folder("peso", 2) / "adapter"
-    config = json.loads((folder / "adapter_config.json").read_text())
-    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 16, 32)
+    config, lora = json.loads((folder / "adapter_config.json").read_text()), compose([]).config.backbone.lora
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", lora.rank, lora.alpha)
+    assert set(config["target_modules"]) == set(lora.targets)
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as weights:
         shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-    assert shapes["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] == [16, 32]
-    assert len(shapes) == 2 * 7
+    assert shapes["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] == [lora.rank, 32]
+    assert len(shapes) == 2 * len(lora.targets)  # one layer, A and B
 
 
 def test_done_is_written_last(trained):
@@ -124,7 +126,7 @@ def test_the_config_is_kept_resolved(trained):
     folder = trained.folder("peso", 2)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["trainer"]["epochs"] == 2
-    assert config["regularizer"] == {"name": "softmax_kl", "strength": 2.0, "reduction": "mean", "smoothing": 0.0}
+    assert config["regularizer"] == compose([]).plain["regularizer"]
     assert "???" not in (folder / "config.yaml").read_text()
     assert "${" not in (folder / "config.yaml").read_text()
 

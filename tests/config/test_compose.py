@@ -48,7 +48,7 @@ def test_nothing_said_gives_the_defaults():
         ("evaluation.on=null", lambda c: c.evaluation.on, None),
         ("trainer.learning_rate=1e-3", lambda c: c.trainer.learning_rate, 0.001),
         ("trainer.learning_rate=1", lambda c: c.trainer.learning_rate, 1.0),
-        ("backbone.lora={rank: 4}", lambda c: (c.backbone.lora.rank, c.backbone.lora.alpha), (4, 32.0)),
+        ("backbone.lora={rank: 4, alpha: 9}", lambda c: (c.backbone.lora.rank, c.backbone.lora.alpha), (4, 9.0)),
         ("backbone.lora.targets=[q_proj]", lambda c: c.backbone.lora.targets, ("q_proj",)),
         ("variant=a.b-c", lambda c: c.variant, "a.b-c"),
         ("output='some folder'", lambda c: c.output, "some folder"),
@@ -242,18 +242,8 @@ def test_there_are_files_for_every_group():
     }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_built_in_file_composes(name, tmp_path):
-    group, _, choice = name.partition("/")
-    overrides = [f"{group}={choice}"]
-    if group == "dataset" and choice != "synthetic":
-        overrides += [f"dataset.path={tmp_path}", *(["dataset.name=mine"] if choice == "released" else [])]
-    composed = compose(overrides)
-    assert composed.choices[group] == choice
-
-
 @pytest.mark.parametrize("path", [conf_folder() / "config.yaml", *FILES], ids=["config", *NAMES])
-def test_every_built_in_file_opens_with_a_command_that_uses_it(path, tmp_path):
+def test_every_built_in_file_composes_and_opens_with_a_command_that_uses_it(path, tmp_path):
     lines = path.read_text().splitlines()
     command = shlex.split(lines[1 if lines[0].startswith("# @package") else 0].replace("FOLDER", str(tmp_path)))
     assert command[:2] == ["#", "peso"]

@@ -23,8 +23,8 @@ BOTH = [
     "trainer.accumulation=1",
     "trainer.batch_tokens=256",
     "trainer.packing=example",
-    "trainer.patience=1",
-    "trainer.validation_users=10",
+    "trainer.patience=17",
+    "trainer.validation_users=17",
 ]
 LATER = [
     "method=single",
@@ -54,7 +54,6 @@ NEITHER = [
     "evaluation.on=[1,2]",
     "evaluation.split=valid",
     "trainer.checkpoint_minutes=0",
-    "regularizer.strength=2.0",
     "method.name=other",
 ]
 
@@ -89,6 +88,11 @@ def test_what_a_method_does_leaves_stage_1_as_it_is(plain, override):
 @pytest.mark.parametrize("override", NEITHER)
 def test_what_shapes_no_weights_changes_nothing(plain, override):
     assert changed(plain, override) == (False, False)
+
+
+def test_the_same_number_written_otherwise_is_the_same(plain):
+    assert changed(run_of("regularizer.strength=3"), "regularizer.strength=3.0") == (False, False)
+    assert changed(plain, "trainer.learning_rate=2e-3") == (False, False)
 
 
 def test_every_stage_has_a_fingerprint_of_its_own(plain):

@@ -2,6 +2,7 @@ import math
 import os
 import shutil
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -213,8 +214,8 @@ def test_the_rate_rises_to_its_peak_and_falls_and_is_never_zero(steps, warmup):
     rates = [rate_factor(step, steps, warmup) for step in range(steps)]
     rising = math.ceil(warmup * steps)
     assert all(0 < rate <= 1 for rate in rates)
-    assert all(a < b for a, b in zip(rates[:rising], rates[1 : rising + 1], strict=False))
-    assert all(a > b for a, b in zip(rates[rising:], rates[rising + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(rates[: rising + 1]))
+    assert all(a > b for a, b in pairwise(rates[rising:]))
     assert rising == steps or rates[rising] == 1
 
 

@@ -56,6 +56,13 @@ def test_later_stages_take_their_own_share_of_the_learning_rate(trained, copied)
     assert rates[1] == pytest.approx([0.25 * rate for rate in rates[0]])
 
 
+def test_later_stages_may_have_fewer_epochs_and_never_more(copied):
+    for most, epochs in ((1, 1), (9, 2)):
+        run = trained_run(copied.output, "method=single", f"trainer.later_epochs={most}", stages=(2,))
+        assert [run.artifact(stage).metrics()["training"]["epochs"] for stage in (1, 2)] == [2, epochs]
+    assert len(list(copied.output.glob("synthetic/tiny/base/*"))) == 1
+
+
 def test_a_memory_of_everything_trains_on_everything(copied):
     run = trained_run(copied.output, "method=single", "memory=all", stages=(2,))
     assert run.artifact(2).lineage()["trained_on"] == [1, 2]

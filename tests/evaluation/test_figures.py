@@ -1,0 +1,117 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from commands.running import peso
+from worlds import block_of, catalog_of
+
+from peso_cli.artifacts import Artifact
+from peso_cli.config.compose import compose
+from peso_cli.data.blocks import Dataset
+from peso_cli.data.examples import examples
+from peso_cli.errors import InputError
+from peso_cli.evaluation.figures import data_digest, flat_figures, metrics_path, protocol_of, sample_table, score
+from peso_cli.evaluation.protocol import Scored
+from peso_cli.semantic_ids.catalog import Catalog
+
+CATALOG = catalog_of([[n // 4, n % 4] for n in range(12)])
+BLOCKS = {
+    1: block_of({"u": ([], [0, 1, 2]), "v": ([], [3, 4, 5])}, 1),
+    2: block_of({"u": ([0, 1, 2], [3, 4, 5, 6]), "w": ([], [7, 8, 9])}, 2),
+}
+
+
+def dataset_of(blocks=BLOCKS, catalog=CATALOG):
+    return Dataset("toy", catalog, 2, blocks.__getitem__, blocks.__contains__)
+
+
+def test_what_makes_figures_comparable():
+    plain = protocol_of(compose([]).config)
+    assert plain == {"constraint": "trie", "beams": 10, "normalise": "vocabulary", "window": 20}
+    for override in ("decoding.beams=20", "decoding=positional", "decoding.normalise=level", "prompt.window=5"):
+        assert protocol_of(compose([override]).config) != plain
+    for override in ("decoding.batch_tokens=1", "device=cpu", "evaluation.split=valid", "seed=3"):
+        assert protocol_of(compose([override]).config) == plain
+
+
+def test_figures_of_another_protocol_have_a_file_of_their_own(tmp_path):
+    artifact, protocol = Artifact(tmp_path), {"beams": 10}
+    (tmp_path / "metrics.json").write_text(json.dumps({"protocol": protocol}))
+    assert metrics_path(artifact, {"beams": 10}) == tmp_path / "metrics.json"
+    others = [metrics_path(artifact, {"beams": beams}) for beams in (20, 30)]
+    assert len({*others}) == 2
+    assert all(path.parent == tmp_path / "evaluations" for path in others)
+
+
+def test_figures_depend_on_a_stages_data_and_on_who_came_before():
+    here = data_digest(dataset_of(), 2)
+    assert here == data_digest(dataset_of(), 2)
+    other_before = {**BLOCKS, 1: block_of({"v": ([], [3, 4, 5])}, 1)}
+    other_block = {**BLOCKS, 2: block_of({"u": ([0, 1, 2], [3, 4, 5, 7])}, 2)}
+    digests = {data_digest(dataset_of(blocks), 2) for blocks in (BLOCKS, other_before, other_block, {2: BLOCKS[2]})}
+    assert len(digests) == 4
+
+
+def test_scoring_asks_for_every_user_of_a_stage(monkeypatch):
+    asked, ticks = [], []
+
+    def rank(histories, tick):
+        asked.extend(history.tolist() for history in histories)
+        tick(2, 2)
+        rows = np.tile(np.arange(10), (len(histories), 1))
+        return SimpleNamespace(rows=rows, scores=-rows.astype(np.float32))
+
+    config = SimpleNamespace(prompt=SimpleNamespace(window=2))
+    scored = score(SimpleNamespace(rank=rank), config, dataset_of(), 2, "test", lambda *tick: ticks.append(tick))
+    assert asked == [[4, 5], [7, 8]]
+    assert (scored.stage, scored.split, scored.ranks.tolist()) == (2, "test", [7, 10])
+    assert ticks == [(2, 2, "users")]
+
+
+def test_a_stage_with_nobody_to_score_is_an_error():
+    blocks = {**BLOCKS, 2: block_of({"u": ([0], [1, 2])})}
+    with pytest.raises(InputError, match="stage 2 of toy has no user with enough events to be scored"):
+        score(None, SimpleNamespace(prompt=SimpleNamespace(window=2)), dataset_of(blocks), 2, "test")
+
+
+def test_flat_figures_are_numbers_by_dotted_names():
+    summary = {
+        "users": 3,
+        "recall@5": 0.5,
+        "kind": "sid",
+        "item": {"recall@5": 0.25, "users": 3},
+        "popularity": {"recall@5": 0.1, "item": {"recall@5": 0.05}},
+        "ceiling": {"recall@5": 0.9},
+        "groups": {"new": {"recall@5": 1.0}},
+    }
+    assert flat_figures(summary) == {
+        "users": 3,
+        "recall@5": 0.5,
+        "item.recall@5": 0.25,
+        "item.users": 3,
+        "popularity.recall@5": 0.1,
+        "ceiling.recall@5": 0.9,
+    }
+
+
+def test_sample_recommendations_show_titles_where_there_are_some():
+    catalog = Catalog(CATALOG.items, CATALOG.codes, {"i6": "Six", "i1": "One"})
+    dataset = dataset_of(catalog=catalog)
+    rows = np.array([[6, 1, -1, 2, 3, 4, 5, 7, 8, 10], [1, 2, 3, 4, 5, 6, 7, 8, 10, 11]])
+    chosen = examples(BLOCKS[2], "test", 20)
+    scored = Scored(dataset, 2, "test", chosen, rows, np.zeros((2, 10), np.float32))
+    columns, table = sample_table(scored, 5)
+    assert columns == ["user", "latest items", "target", "recommended", "rank (0: missed)"]
+    assert table == [
+        ["u", "One | i2 | i3 | i4 | i5", "Six", "Six | One | i2 | i3 | i4", 1],
+        ["w", "i7 | i8", "i9", "One | i2 | i3 | i4 | i5", 0],
+    ]
+    assert sample_table(scored, 1)[1] == table[:1]
+    assert sample_table(scored, 0)[1] == []
+
+
+def test_each_figure_is_kept_with_what_it_was_taken_on(trained):
+    document = peso("evaluate", "stage=2", "--json", *trained.arguments()).document
+    assert set(document["data"]) == {"2"}
+    assert len(document["data"]["2"]) == 64

@@ -1,0 +1,174 @@
+import math
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from worlds import block_of, catalog_of
+
+from peso_cli.config.schema import Decoding
+from peso_cli.data.blocks import Dataset
+from peso_cli.data.examples import examples
+from peso_cli.errors import InputError
+from peso_cli.evaluation.protocol import (
+    Scored,
+    block_before,
+    check_beams,
+    first_items,
+    user_examples,
+    write_predictions,
+)
+
+# Rows of `sids` in lexicographic order: 0 is shared by i0, i2 and i5; 1 is i1's; 2 is i3's; 3 is shared by i4 and i6;
+# 4 to 10 are those of i7 to i13.
+CODES = [[0, 0], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [1, 1], *([2, n] for n in range(7))]
+CATALOG = catalog_of(CODES)
+BEFORE = block_of({"here": ([], [1, 1, 1]), "gone": ([], [3, 3, 3])}, stage=1)
+BLOCK = block_of(
+    {
+        "fresh": ([], [7, 7, 7, 3]),  # test: history 7 7 7, target i3
+        "here": ([1, 1, 1], [7, 4, 2]),  # target i2, which shares its semantic ID
+        "few": ([1], [3, 3]),
+        "back": ([3], [8, 9, 6]),  # target i6
+        "away": ([3, 3], [3, 5, 13]),  # target i13
+    }
+)
+RANKED = np.array(
+    [
+        [2, 0, 1, 3, 4, 5, 6, 7, 8, 9],  # fresh: rank 1
+        [1, 0, 2, 3, 4, 5, 6, 7, 8, 9],  # here: rank 2, places 2 to 4 of the items
+        [0, 1, 2, -1, 4, 5, 6, 3, 8, 9],  # back: rank 8, places 10 and 11 of the items
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],  # away: missed
+    ]
+)
+SCORES = np.tile(-np.arange(10, dtype=np.float32) / 8, (4, 1))
+
+
+def dataset_of(before=BEFORE, ceiling=None):
+    blocks = {2: BLOCK, **({1: before} if before else {})}
+    return Dataset("toy", CATALOG, 2, blocks.__getitem__, blocks.__contains__, ceiling)
+
+
+def scored_of(split="test", **more):
+    dataset = dataset_of(**more)
+    return Scored(dataset, 2, split, user_examples(dataset, 2, split, 20), RANKED, SCORES)
+
+
+def gain(rank):
+    return 1 / math.log2(rank + 1)
+
+
+def test_users_with_enough_events_are_asked_once_each():
+    found = user_examples(dataset_of(), 2, "test", 2)
+    assert [BLOCK.users[row] for row in found.user] == ["fresh", "here", "back", "away"]
+    assert found.target_items.tolist() == [3, 2, 6, 13]
+    assert found.history_lengths.tolist() == [2, 2, 2, 2]
+    assert user_examples(dataset_of(), 2, "valid", 20).target_items.tolist() == [7, 4, 9, 5]
+
+
+def test_ranks_of_semantic_ids():
+    assert scored_of().ranks.tolist() == [1, 2, 8, 0]
+
+
+def test_the_figures_are_those_worked_out_by_hand():
+    summary = scored_of().summary()
+    assert summary["kind"] == "sid"
+    assert summary["users"] == 4
+    assert summary["recall@1"] == 1 / 4
+    assert summary["recall@5"] == 2 / 4
+    assert summary["recall@10"] == 3 / 4
+    assert summary["ndcg@5"] == pytest.approx((gain(1) + gain(2)) / 4)
+    assert summary["ndcg@10"] == pytest.approx((gain(1) + gain(2) + gain(8)) / 4)
+
+
+def test_the_figures_of_items_share_a_semantic_ids_hit():
+    item = scored_of().summary()["item"]
+    assert item["recall@1"] == 1 / 4
+    assert item["recall@5"] == pytest.approx((1 + 1) / 4)  # i2 is one of three at places 2, 3 and 4
+    assert item["recall@10"] == pytest.approx((1 + 1 + 1 / 2) / 4)  # i6 is one of two at places 10 and 11
+    assert item["ndcg@5"] == pytest.approx((gain(1) + (gain(2) + gain(3) + gain(4)) / 3) / 4)
+    assert item["ndcg@10"] == pytest.approx((gain(1) + (gain(2) + gain(3) + gain(4)) / 3 + gain(10) / 2) / 4)
+
+
+def test_popularity_is_that_of_the_stages_training_targets():
+    # Targets: i7 twice (fresh), i7 (here), i8 (back), i3 (away); then the rest in order: rows 4, 2, 5, 0, 1, 3, ...
+    popularity = scored_of().summary()["popularity"]
+    assert examples(BLOCK, "train", 1).target_items.tolist() == [7, 7, 7, 8, 3]
+    assert popularity["recall@1"] == 0
+    assert popularity["recall@5"] == 2 / 4  # fresh's i3 at rank 2, here's row 0 at rank 4
+    assert popularity["recall@10"] == 3 / 4
+    assert popularity["ndcg@10"] == pytest.approx((gain(2) + gain(4) + gain(6)) / 4)
+    # As items: i7, i3, i8, then i0, i2, i5 at places 4 to 6, i1, then i4 and i6 at places 8 and 9.
+    assert popularity["item"]["recall@5"] == pytest.approx((1 + 2 / 3) / 4)
+    assert popularity["item"]["recall@10"] == pytest.approx(3 / 4)
+
+
+def test_groups_split_the_users():
+    scored = scored_of()
+    assert scored.groups.tolist() == ["new", "returning", "dormant", "dormant"]
+    groups = scored.summary()["groups"]
+    assert {name: group["users"] for name, group in groups.items()} == {"new": 1, "returning": 1, "dormant": 2}
+    assert groups["new"]["recall@1"] == 1
+    assert groups["returning"]["ndcg@5"] == pytest.approx(gain(2))
+    assert groups["dormant"]["recall@10"] == 1 / 2
+
+
+def test_without_the_stage_before_those_who_came_before_are_unknown():
+    groups = scored_of(before=None).summary()["groups"]
+    assert {name: group["users"] for name, group in groups.items()} == {"new": 1, "unknown": 3}
+
+
+def test_the_block_before():
+    dataset = dataset_of()
+    assert block_before(dataset, 2) is BEFORE
+    assert block_before(dataset, 1) is None
+    assert block_before(dataset_of(before=None), 2) is None
+
+
+def test_the_ceiling_is_that_of_the_test_users():
+    def ceiling(stage):
+        return {"recall@10": stage / 10}
+
+    assert scored_of(ceiling=ceiling).summary()["ceiling"] == {"recall@10": 0.2}
+    assert "ceiling" not in scored_of("valid", ceiling=ceiling).summary()
+    assert "ceiling" not in scored_of().summary()
+
+
+def test_predictions_are_one_row_a_user(tmp_path):
+    write_predictions(tmp_path / "deep" / "predictions.parquet", scored_of())
+    table = pyarrow.parquet.read_table(tmp_path / "deep" / "predictions.parquet")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["predictions.parquet"]
+    rows = table.to_pylist()
+    assert [row["user"] for row in rows] == ["fresh", "here", "back", "away"]
+    assert {row["stage"] for row in rows} == {2}
+    assert [row["target"] for row in rows] == ["i3", "i2", "i6", "i13"]
+    assert [row["rank"] for row in rows] == [1, 2, 8, None]
+    assert [row["history_length"] for row in rows] == [3, 5, 3, 4]
+    assert [row["group"] for row in rows] == ["new", "returning", "dormant", "dormant"]
+    # The items that share the target's semantic ID begin behind those of all ranked before it.
+    assert [row["position"] for row in rows] == [1, 2, 10, None]
+    assert [row["sharing"] for row in rows] == [1, 3, 2, 1]
+    assert rows[0]["items"] == ["i3", "i0", "i1", "i4", "i7", "i8", "i9", "i10", "i11", "i12"]
+    assert rows[2]["items"][2:5] == ["i3", None, "i7"]  # a sequence that no item carries
+    assert rows[1]["scores"] == SCORES[1].tolist()
+
+
+def test_a_semantic_id_is_shown_by_its_first_item():
+    assert first_items(CATALOG.sid_of, len(CATALOG.sids)).tolist() == [0, 1, 3, 4, 7, 8, 9, 10, 11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("beams", "k", "part"),
+    [
+        (9, 10, "decoding.beams=9: must be at least 10"),
+        (19, 20, "at least 20"),
+        (20, 12, "has 11 distinct semantic IDs"),
+    ],
+)
+def test_a_search_that_can_not_return_enough_is_refused(beams, k, part):
+    with pytest.raises(InputError, match=part):
+        check_beams(Decoding(beams, "trie", "vocabulary", 100), CATALOG, k)
+
+
+def test_a_search_that_just_returns_enough_will_do():
+    check_beams(Decoding(10, "trie", "vocabulary", 100), CATALOG)
+    check_beams(Decoding(11, "trie", "vocabulary", 100), CATALOG, 11)
