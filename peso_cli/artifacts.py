@@ -18,6 +18,9 @@ from peso_cli.files import read_json, sha256, write_json, write_text
 FORMAT = 1
 """Version of the artifact's layout."""
 
+_DEPTH = 5
+"""Folders between the output folder and a stage: dataset, backbone, method, variant, seed."""
+
 _MARK = "DONE"
 _CHECKED = ("adapter", "model", "config.yaml", "lineage.json", "predictions.parquet")
 _PACKAGES = ("peso", "torch", "transformers", "peft", "accelerate", "numpy")
@@ -91,6 +94,14 @@ class Artifact:
         """Write what identifies the stage, before it trains."""
         write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write_json(self.folder / "lineage.json", lineage)
+
+    def discard(self) -> None:
+        """Remove the artifact, and those folders of its place (dataset, ..., seed) that this leaves empty."""
+        shutil.rmtree(self.folder)
+        for above in self.folder.parents[:_DEPTH]:
+            if any(above.iterdir()):
+                break
+            above.rmdir()
 
     def finish(self) -> None:
         """Drop the checkpoint and mark the artifact as finished, with a checksum of every file that must not change."""

@@ -167,8 +167,8 @@ def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display
     from peso_cli.training.checkpoints import load_checkpoint
     from peso_cli.training.stage import StageTask
 
-    fingerprint = run.fingerprint(stage)
-    if artifact.begun:
+    fingerprint, fresh = run.fingerprint(stage), not artifact.begun
+    if not fresh:
         artifact.match(fingerprint)
     resume = load_checkpoint(artifact.checkpoint)
     why = f" (stage {needed_by} needs it)" if needed_by else ""
@@ -176,7 +176,13 @@ def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display
     display.say(f"stage {stage}: {verb} {artifact.folder}{why}")
     artifact.begin(run.composed.plain, _lineage(run, stage, fingerprint))
     task = StageTask(run.config, run.dataset, stage, *run.parts(stage), run.lineage(stage - 1), artifact)
-    _train_and_score(run, task, resume, display)
+    try:
+        _train_and_score(run, task, resume, display)
+    except InputError:
+        # Some mistakes show only when the backbone is built; they too leave nothing behind.
+        if fresh:
+            artifact.discard()
+        raise
 
 
 def _train_and_score(run: Run, task: StageTask, resume: Any, display: Display) -> None:

@@ -121,3 +121,16 @@ def test_without_git_there_is_no_commit(monkeypatch):
 
 def test_equal_values_are_equal_texts():
     assert canonical({"b": 1, "a": [None, True]}) == canonical({"a": [None, True], "b": 1}) == '{"a":[null,true],"b":1}'
+
+
+def test_discarding_leaves_what_others_made_and_the_output_folder(tmp_path):
+    output = tmp_path / "outputs"
+    mine, other = (Artifact(output / "data" / "tiny" / m / "v" / "seed_1" / "stage_1") for m in ("base", "single"))
+    for artifact in (mine, other):
+        artifact.begin({}, {})
+    mine.discard()
+    assert other.begun
+    assert not (output / "data" / "tiny" / "base").exists()
+    other.discard()
+    assert output.is_dir()
+    assert list(output.iterdir()) == []

@@ -238,6 +238,13 @@ def test_a_damaged_finished_stage_is_one_line_and_nothing_is_overwritten(copied,
     assert files_of(copied.output) == before
 
 
+def test_nothing_is_trained_on_top_of_a_damaged_stage(copied):
+    DAMAGE["changed since"](copied.folder("base", 1) / "model/model.safetensors")
+    before = files_of(copied.output)
+    refused(peso("train", "stage=2", "method=l2", *copied.arguments()), "model.safetensors: changed since", code=1)
+    assert files_of(copied.output) == before
+
+
 @pytest.mark.parametrize("content", [None, "{"])
 def test_damaged_metrics_are_one_line(copied, content):
     path = copied.folder("peso", 2) / "metrics.json"

@@ -37,7 +37,7 @@ class SyntheticDataset:
     """
 
     source: Literal["synthetic"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
+    name: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")]
     users: Annotated[int, Field(strict=True, ge=20, le=1_000_000)]
     items: Annotated[int, Field(strict=True, ge=30, le=100_000)]
     stages: Annotated[int, Field(strict=True, ge=1, le=100)]

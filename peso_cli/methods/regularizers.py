@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _STRICT = ConfigDict(extra="forbid")
 
-Strength = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Reduction = Literal["mean", "sum"]
 Factors = Mapping[str, tuple["torch.Tensor", "torch.Tensor"]]
 """Target module's name to its LoRA factors: A of shape (rank, in) and B of shape (out, rank)."""

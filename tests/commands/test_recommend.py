@@ -44,6 +44,13 @@ def test_items_of_a_known_user_and_of_their_history_by_hand_agree(ask, user):
     assert by_name["items"] == by_hand["items"]
 
 
+def test_only_the_latest_of_a_long_history_count(ask):
+    latest = [f"item{n}" for n in range(1, 21)]
+    short, long = (ask("--history", ",".join(items), "--json").document for items in (latest, ["item70"] * 9 + latest))
+    assert long["items"] == short["items"]
+    assert len(long["history"]) == 29
+
+
 def test_scores_fall_and_titles_are_shown(ask):
     answer = ask("--history", "item1,item2")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in answer.out.splitlines() if line[:1] == "│"]
