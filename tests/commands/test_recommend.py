@@ -93,7 +93,7 @@ def test_a_search_by_position_shows_only_what_exists(ask):
         (["--user", "nobody"], ["--user nobody", "stages 1 to 2 of synthetic", "there are user"]),
         (["--history", "item1,itm2"], ["'itm2'", "did you mean item"]),
         (["--history", "item1,???"], ["'???' is not in the catalog"]),
-        (["--history", "item1", "--k", "11"], ["decoding.beams=10", "at least 11"]),
+        (["--history", "item1", "--k", "11", "decoding.beams=10"], ["decoding.beams=10", "at least 11"]),
         (["--history", "item1", "--k", "99", "decoding.beams=99"], ["distinct semantic IDs, fewer than 99"]),
         (["--history", "item1", "stage=1..2"], ["stage=[1, 2]", "one stage"]),
         (["--history", "item1", "method=l2"], ["stage 2 of l2 isn't trained"]),

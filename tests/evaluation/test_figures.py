@@ -28,7 +28,8 @@ def dataset_of(blocks=BLOCKS, catalog=CATALOG):
 
 def test_what_makes_figures_comparable():
     plain = protocol_of(compose([]).config)
-    assert plain == {"constraint": "trie", "beams": 10, "normalise": "vocabulary", "window": 20}
+    narrow = protocol_of(compose(["decoding.beams=10"]).config)
+    assert narrow == {"constraint": "trie", "beams": 10, "normalise": "vocabulary", "window": 20}
     for override in ("decoding.beams=20", "decoding=positional", "decoding.normalise=level", "prompt.window=5"):
         assert protocol_of(compose([override]).config) != plain
     for override in ("decoding.batch_tokens=1", "device=cpu", "evaluation.split=valid", "seed=3"):
