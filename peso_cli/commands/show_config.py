@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from peso_cli.commands.output import print_json
-from peso_cli.config.compose import Composed, config_folders, group_options
+from peso_cli.config.compose import Composed, config_folders, group_options, leaves
 from peso_cli.terminal import OUT
 
 
@@ -30,14 +28,6 @@ def show_config(composed: Composed, config_dir: Path | None, as_json: bool) -> N
     values = Table(title="values", title_justify="left")
     for column in ("key", "value", "from"):
         values.add_column(column)
-    for key, value in _leaves(composed.plain):
+    for key, value in leaves(composed.plain):
         values.add_row(key, repr(value) if isinstance(value, str) else str(value), composed.origins.get(key, ""))
     OUT.print(values)
-
-
-def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in plain.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -138,7 +138,7 @@ def validate(plain: Mapping[str, Any]) -> Config:
     Raises:
         InputError: names the first key that is wrong, its value and what is allowed.
     """
-    unset = [key for key, value in _leaves(plain) if value == "???"]
+    unset = [key for key, value in leaves(plain) if value == "???"]
     if unset:
         raise InputError(f"{unset[0]} has no value; add {unset[0]}=VALUE")
     try:
@@ -223,14 +223,15 @@ def _known(parsed: Sequence[Override]) -> tuple[list[str], dict[str, str | None]
             raw, choices = _raw(overrides)
         except (HydraException, OmegaConfBaseException, ValueError):
             continue
-        return [leaf for leaf, _ in _leaves(OmegaConf.to_container(raw))], choices  # type: ignore[arg-type]
+        return [leaf for leaf, _ in leaves(OmegaConf.to_container(raw))], choices  # type: ignore[arg-type]
     return [], {}
 
 
-def _leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of every setting."""
     for key, value in plain.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
