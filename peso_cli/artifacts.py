@@ -18,11 +18,17 @@ from peso_cli.files import read_json, sha256, write_json, write_text
 FORMAT = 1
 """Version of the artifact's layout."""
 
+ADAPTER_FOLDER = "adapter"
+"""Where in an artifact an adapter lies, in PEFT format."""
+
+WEIGHTS_FOLDER = "model"
+"""Where in an artifact the weights of a whole backbone lie."""
+
 _DEPTH = 5
 """Folders between the output folder and a stage: dataset, backbone, method, variant, seed."""
 
 _MARK = "DONE"
-_CHECKED = ("adapter", "model", "config.yaml", "lineage.json", "predictions.parquet")
+_CHECKED = (ADAPTER_FOLDER, WEIGHTS_FOLDER, "config.yaml", "lineage.json", "predictions.parquet")
 _PACKAGES = ("peso", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
@@ -45,12 +51,12 @@ class Artifact:
     @property
     def adapter(self) -> Path | None:
         """The adapter's folder, if the stage left one."""
-        return self._part("adapter")
+        return self._part(ADAPTER_FOLDER)
 
     @property
     def weights(self) -> Path | None:
         """The folder of whole weights, if the stage left them."""
-        return self._part("model")
+        return self._part(WEIGHTS_FOLDER)
 
     @property
     def checkpoint(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +46,7 @@ class Run:
 
     composed: Composed
     dataset: Dataset
+    _verified: set[int] = field(default_factory=set, repr=False)
 
     @property
     def config(self) -> Config:
@@ -91,6 +92,17 @@ class Run:
         catalog = self.dataset.catalog.digest
         return digest([FORMAT, settings, self.config.seed, stage, catalog, data, parent])
 
+    def verify(self, stage: int) -> None:
+        """Check, once per run of the program, that a finished stage is what its place and its checksums promise.
+
+        Raises:
+            InputError: it was made from other settings or data.
+            RunError: a file of it is damaged.
+        """
+        if stage not in self._verified:
+            self.artifact(stage).verify(self.fingerprint(stage))
+            self._verified.add(stage)
+
     def require(self, stage: int) -> tuple[Artifact, ...]:
         """Return the verified lineage of a finished stage.
 
@@ -106,7 +118,7 @@ class Run:
                     f"stage {number} of {self.config.method.name} isn't trained with these settings "
                     f"(looked in {artifact.folder}); first run: {command}"
                 )
-            artifact.verify(self.fingerprint(number))
+            self.verify(number)
         return lineage
 
 
@@ -157,7 +169,7 @@ def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
     for stage in range(1, last + 1):
         artifact = run.artifact(stage)
         if artifact.finished:
-            artifact.verify(run.fingerprint(stage))
+            run.verify(stage)
             display.say(f"stage {stage}: reusing {artifact.folder}")
             continue
         _bring_into_being(run, stage, artifact, display, needed_by=None if stage in stages else last)

@@ -30,11 +30,11 @@ def load_weights(model: PreTrainedModel, lineage: Sequence[Artifact]) -> Path | 
     """
     from safetensors.torch import load_model
 
-    whole = [index for index, artifact in enumerate(lineage) if artifact.weights]
-    newest = whole[-1] if whole else 0
-    if whole:  # these were trained in float32, whatever the backbone's own precision is
+    whole = [(index, artifact.weights) for index, artifact in enumerate(lineage) if artifact.weights]
+    newest, weights = whole[-1] if whole else (0, None)
+    if weights:  # these were trained in float32, whatever the backbone's own precision is
         model.to(torch.float32)  # type: ignore[arg-type]
-        load_model(model, lineage[newest].folder / "model" / "model.safetensors")
+        load_model(model, weights / "model.safetensors")
     adapters = [artifact.adapter for artifact in lineage[newest:] if artifact.adapter]
     return adapters[-1] if adapters else None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from peso_cli.artifacts import ADAPTER_FOLDER, WEIGHTS_FOLDER
 from peso_cli.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _STRICT = ConfigDict(extra="forbid")
-
-ADAPTER_FOLDER = "adapter"
-"""Where in a stage artifact an adapter lies, in PEFT format."""
-
-WEIGHTS_FOLDER = "model"
-"""Where in a stage artifact the weights of a whole backbone lie."""
 
 
 class Adapter(Protocol):

@@ -80,7 +80,7 @@ def _begin(task: StageTask, backbone: Backbone, previous: Any) -> nn.Module:
     try:
         return task.adapter.begin(backbone.model, lora, previous)
     except ValueError as error:
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"backbone.lora: {first}") from None
 
 
