@@ -125,6 +125,30 @@ def examples(
     print_examples(_compose(overrides, config_dir), stage, split, user)  # type: ignore[arg-type]
 
 
+def _complete_resource(incomplete: str) -> list[str]:
+    from peso_cli.resources.registry import RESOURCES
+
+    return [name for name in RESOURCES if name.startswith(incomplete)]
+
+
+@app.command()
+def fetch(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="What to fetch; none: show what there is.", autocompletion=_complete_resource),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
+    json: Json = False,
+) -> None:
+    """Bring a named model into the cache ($PESO_CACHE, else ~/.cache/peso), verified."""
+    from peso_cli.commands import fetch as command
+
+    if name is None:
+        command.show_resources(json)
+    else:
+        command.fetch(name, force, json)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)

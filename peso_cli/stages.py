@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from peso_cli.artifacts import FORMAT, Artifact, provenance
+from peso_cli.backbones.sources import contents
 from peso_cli.config.compose import Composed
 from peso_cli.config.fingerprint import base_settings, digest, later_settings
 from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
@@ -54,12 +55,17 @@ class Run:
         return self.composed.config
 
     @cached_property
+    def contents(self) -> dict[str, str]:
+        """Digests of the files that the backbone starts from, by the setting that names them."""
+        return contents(self.config.backbone)
+
+    @cached_property
     def _base_digest(self) -> str:
-        return digest(base_settings(self.config))
+        return digest(base_settings(self.config, self.contents))
 
     @cached_property
     def _later_digest(self) -> str:
-        return digest(later_settings(self.config))
+        return digest(later_settings(self.config, self.contents))
 
     def artifact(self, stage: int) -> Artifact:
         """Return where a stage's artifact lies: dataset / backbone / method / variant / seed / stage.
@@ -237,5 +243,6 @@ def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:
             "catalog": run.dataset.catalog.digest,
             "blocks": {str(s): run.dataset.block(s).digest for s in sorted({stage, *memory.stages(stage)})},
         },
+        "backbone": run.contents,
         **provenance(),
     }

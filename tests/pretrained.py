@@ -16,7 +16,7 @@ from peso_cli.backbones.build import build_backbone, vocabulary_weights
 from peso_cli.backbones.loading import lora_arguments
 from peso_cli.config.schema import Lora, PretrainedBackbone
 from peso_cli.training.checkpoints import trainable
-from peso_cli.training.packing import Batch
+from peso_cli.training.layouts import Batch
 from peso_cli.training.steps import label_loss
 
 CATALOG = random_catalog(30, (4, 3, 4))

@@ -36,10 +36,12 @@ def test_help_is_there_without_loading_anything_heavy():
     assert not loaded_after("--version") & HEAVY
     # Typer may load pydantic for the types of a command's options.
     assert not loaded_after("train", "--help") & (HEAVY - {"pydantic"})
+    assert not loaded_after("fetch", "--help") & (HEAVY - {"pydantic"})
 
 
 def test_looking_at_settings_and_data_needs_no_torch(tmp_path):
     assert not loaded_after("config") & {"torch", "transformers", "wandb", "pyarrow"}
+    assert not loaded_after("fetch") & {"torch", "transformers", "wandb", "pyarrow", "hydra"}
     assert not loaded_after("data", "stats", *WORLD) & {"torch", "transformers", "wandb", "pyarrow"}
 
 
@@ -52,7 +54,7 @@ def test_a_run_that_is_all_there_is_shown_without_torch(trained):
 def test_help_names_every_command():
     answer = peso("--help")
     assert answer.code == 0
-    for command in ("train", "evaluate", "recommend", "runs", "config", "data"):
+    for command in ("train", "evaluate", "recommend", "runs", "config", "fetch", "data"):
         assert f"\n  {command} " in answer.out
     for command in ("stats", "examples"):
         assert f"\n  {command} " in peso("data", "--help").out

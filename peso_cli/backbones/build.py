@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 from torch import nn
 from transformers import (
@@ -19,12 +17,11 @@ from transformers import (
 )
 
 from peso_cli.backbones.prompts import Prompt, render
+from peso_cli.backbones.sources import Source, source_of
 from peso_cli.backbones.vocabulary import Vocabulary, extended_vocabulary, word_vocabulary
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone, PromptTemplate
 from peso_cli.errors import InputError
 from peso_cli.semantic_ids.catalog import Catalog
-
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +43,18 @@ def build_backbone(
     """
     torch.manual_seed(seed)
     if isinstance(config, ConfigBackbone):
-        vocabulary = word_vocabulary(catalog, template.head + template.item.replace("{sid}", " ") + template.tail)
+        vocabulary = _vocabulary(config, template, catalog)
         model: PreTrainedModel = _llama(config, vocabulary)
     else:
         model, vocabulary = _pretrained(config, catalog)
     return Backbone(model, vocabulary, render(template, vocabulary, catalog))
+
+
+def _vocabulary(config: ConfigBackbone, template: PromptTemplate, catalog: Catalog) -> Vocabulary:
+    source = source_of(config)
+    if source is None:
+        return word_vocabulary(catalog, template.head + template.item.replace("{sid}", " ") + template.tail)
+    return extended_vocabulary(catalog, _load("tokenizer", source, AutoTokenizer, source.folder()))
 
 
 def _llama(config: ConfigBackbone, vocabulary: Vocabulary) -> PreTrainedModel:
@@ -77,11 +81,12 @@ def _llama(config: ConfigBackbone, vocabulary: Vocabulary) -> PreTrainedModel:
 
 
 def _pretrained(config: PretrainedBackbone, catalog: Catalog) -> tuple[PreTrainedModel, Vocabulary]:
-    folder = _folder(config)
-    tokenizer = _load("tokenizer", config, AutoTokenizer, folder)
+    source = Source("model", config.model, config.revision)
+    folder = source.folder()
+    tokenizer = _load("tokenizer", source, AutoTokenizer, folder)
     model, report = _load(
         "model",
-        config,
+        source,
         AutoModelForCausalLM,
         folder,
         dtype=getattr(torch, config.dtype),
@@ -101,39 +106,12 @@ def _pretrained(config: PretrainedBackbone, catalog: Catalog) -> tuple[PreTraine
     return model, vocabulary
 
 
-def _folder(config: PretrainedBackbone) -> str:
-    """Return the folder of a model, brought from the hub if need be: neither pickled weights nor code."""
-    if Path(config.model).is_dir():
-        return config.model
-    online = _hub_answers()
-    try:
-        return huggingface_hub.snapshot_download(
-            config.model, revision=config.revision, allow_patterns=_FILES, local_files_only=not online
-        )
-    except Exception as error:  # of the network, the disk, the hub, or the name
-        why = (
-            f"the hub says: {' '.join(str(error).split())[:200]}"
-            if online
-            else "it isn't cached and the hub can't be reached"
-        )
-        raise InputError(f"backbone.model={config.model}: there is no such folder, and {why}") from None
-
-
-def _hub_answers() -> bool:
-    """Ask the hub once whether it is there; downloads would go on asking for most of a minute."""
-    try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=5)
-    except Exception:  # whatever the reason, the cache is what is left
-        return False
-    return True
-
-
-def _load(part: str, config: PretrainedBackbone, auto: Any, folder: str, **how: Any) -> Any:
+def _load(part: str, source: Source, auto: Any, folder: str, **how: Any) -> Any:
     try:
         return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True, **how)
     except Exception as error:  # the loaders raise whatever a broken file makes them stumble over
         reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(" .:")
-        raise InputError(f"backbone.model={config.model}: the {part} can't be loaded ({reason})") from None
+        raise InputError(f"{source}: the {part} can't be loaded ({reason})") from None
 
 
 @torch.no_grad()

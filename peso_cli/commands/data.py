@@ -39,6 +39,9 @@ def stats(composed: Composed, as_json: bool) -> None:
         f"{len(catalog.sids):,} distinct semantic IDs, {len(catalog.titles):,} titles",
         markup=False,
     )
+    most = getattr(composed.config.dataset, "sample_users", None)
+    if most is not None:
+        OUT.print(f"a sample: at most {most:,} users of each stage take part (dataset.sample_users)", markup=False)
 
 
 def _table(name: str, stages: list[StageStatistics], total: TotalStatistics) -> Table:

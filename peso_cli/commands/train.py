@@ -54,7 +54,7 @@ def check_evaluation(run: Run) -> None:
     from peso_cli.evaluation.protocol import check_beams
 
     config = run.config
-    check_beams(config.decoding, run.dataset.catalog)
+    check_beams(config.decoding, run.dataset.catalog, config.decoding.top_k)
     for stage in config.evaluation.on or ():
         run.dataset.block(stage)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 from peso_cli.artifacts import canonical
@@ -13,9 +14,14 @@ _LATER_ONLY = ("later_stage_scale", "later_epochs")
 _NEVER = ("checkpoint_minutes",)
 
 
-def base_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that shape stage 1, the same for every method that agrees on them."""
-    backbone = dataclasses.asdict(config.backbone)
+def base_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that shape stage 1, the same for every method that agrees on them.
+
+    Args:
+        config: the whole configuration.
+        contents: digests that stand in for those settings of the backbone that name files.
+    """
+    backbone = {**dataclasses.asdict(config.backbone), **contents}
     if isinstance(config.backbone, ConfigBackbone):
         del backbone["lora"]
     trainer = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in (*_LATER_ONLY, *_NEVER)}
@@ -27,11 +33,11 @@ def base_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def later_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that shape the stages after the first."""
+def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that shape the stages after the first; `contents` as above."""
     trainer = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in _NEVER}
     return {
-        **base_settings(config),
+        **base_settings(config, contents),
         "trainer": trainer,
         "lora": dataclasses.asdict(config.backbone.lora),
         "adapter": dataclasses.asdict(config.adapter),
@@ -45,6 +51,8 @@ def _dataset_settings(config: Config) -> dict[str, Any]:
     settings = dataclasses.asdict(config.dataset)
     if isinstance(config.dataset, ReleasedDataset):
         del settings["path"]
+        if config.dataset.sample_users is None:
+            del settings["sample_users"], settings["sample_seed"]
     return settings
 
 

@@ -28,11 +28,21 @@ STAGE_FORMS = "give a number, several (1..3 or [1,3]) or all"
 
 @dataclass(frozen=True, config=STRICT)
 class ReleasedDataset:
-    """A folder of stage blocks in the released layout."""
+    """A folder of stage blocks in the released layout.
+
+    Attributes:
+        source: marks the dataset as released.
+        name: its name in paths and tables.
+        path: the folder.
+        sample_users: most users of each stage that take part; None for all.
+        sample_seed: seed of the order in which users are taken, the same order in every stage.
+    """
 
     source: Literal["released"]
     name: FolderName
     path: str
+    sample_users: Positive | None = None
+    sample_seed: Natural = 1
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -47,7 +57,11 @@ class Lora:
 
 @dataclass(frozen=True, config=STRICT)
 class ConfigBackbone:
-    """A Llama-architecture model built from numbers, trained in full in stage 1 and frozen after it."""
+    """A Llama-architecture model built from numbers, trained in full in stage 1 and frozen after it.
+
+    `tokenizer` is null for a vocabulary of its own (the codes and the prompt's words), or names a fetched resource, a
+    folder or a model of the hub, whose tokenizer's whole vocabulary it then has beside the codes.
+    """
 
     source: Literal["config"]
     name: FolderName
@@ -59,11 +73,16 @@ class ConfigBackbone:
     attention_dropout: Fraction
     tie_embeddings: bool
     lora: Lora
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
 class PretrainedBackbone:
-    """A Hugging Face causal LM, by name or local path; LoRA in every stage."""
+    """A Hugging Face causal LM; LoRA in every stage.
+
+    `model` names it. The names that `peso fetch` shows are reserved for what it brings into its cache (a folder of
+    such a name is written ./NAME); any other name is a folder if there is one, else a model of the hub, at `revision`.
+    """
 
     source: Literal["pretrained"]
     name: FolderName
@@ -140,13 +159,16 @@ class Decoding:
         beams: width of the beam.
         constraint: `trie` yields only real items; `positional` allows any code of the right level (the paper's).
         normalise: `vocabulary` scores as a plain search does; `level` normalises over the codes of each level.
-        batch_tokens: most padded prompt tokens decoded at once; changes speed and memory, not results.
+        batch_tokens: most tokens (prompts, and room for the codes of their beams) held at once; None takes what the
+            memory has room for. Changes speed and memory, not results.
+        top_k: recommendations per user, and the largest K of the figures.
     """
 
     beams: Positive
     constraint: Literal["trie", "positional"]
     normalise: Literal["vocabulary", "level"]
-    batch_tokens: Positive
+    batch_tokens: Positive | None = None
+    top_k: Positive = 10
 
 
 @dataclass(frozen=True, config=STRICT)

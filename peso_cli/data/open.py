@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peso_cli.config.schema import ReleasedDataset
 from peso_cli.data.blocks import Dataset, read_released
+from peso_cli.data.sampling import sampled
 from peso_cli.data.synthetic import SyntheticDataset, generate
 
 
@@ -17,4 +18,5 @@ def open_dataset(config: ReleasedDataset | SyntheticDataset) -> Dataset:
     """
     if isinstance(config, SyntheticDataset):
         return generate(config)
-    return read_released(Path(config.path), config.name)
+    dataset = read_released(Path(config.path), config.name)
+    return dataset if config.sample_users is None else sampled(dataset, config.sample_users, config.sample_seed)

@@ -1,4 +1,4 @@
-"""Constrained beam search: one prefill per prompt, every beam's codes side by side under an ancestor mask.
+"""Constrained beam search: every prompt read once, every beam's codes side by side under an ancestor mask.
 
 Scores are those of a plain beam search: the log-probabilities of the codes and of the end token, taken over the whole
 vocabulary in float32 before the constraint, averaged over the generated tokens.
@@ -6,19 +6,26 @@ vocabulary in float32 before the constraint, averaged over the generated tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import groupby
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel
 
+from peso_cli.backbones.attention import Attend, decoder_states
 from peso_cli.backbones.vocabulary import Vocabulary
-from peso_cli.decoding.constraints import Constraint
+from peso_cli.decoding.constraints import Children, Constraint
+from peso_cli.decoding.scoring import Normalise, Scorer
+from peso_cli.decoding.states import Prefix, Prompts, Run, bytes_per_token, free_memory
 
-Normalise = Literal["vocabulary", "level"]
+Tokens = NDArray[np.int64]
+
+_TOKENS_AT_ONCE = {"cpu": 768, "cuda": 32768}
+"""Tokens that go through the backbone together: on a CPU, as many as its cache holds the activations of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,103 +70,150 @@ class BeamSearch:
         constraint: Constraint,
         beams: int,
         normalise: Normalise = "vocabulary",
+        prefix: Tokens | None = None,
     ) -> None:
+        """Set the search up; `prefix` are the tokens that every prompt begins with, read once and not given again."""
         model.eval()  # type: ignore[no-untyped-call]
-        self.model, self.vocabulary, self.constraint = model, vocabulary, constraint
-        self.beams, self.normalise = beams, normalise
+        self.model, self.constraint, self.beams = model, constraint, beams
+        self._scorer = Scorer(model.get_output_embeddings(), vocabulary, normalise)  # type: ignore[no-untyped-call]
+        self.vocabulary = vocabulary
+        self._prefix = self._read_prefix(prefix) if prefix is not None and len(prefix) else Prefix()
+
+    @property
+    def room(self) -> int:
+        """How many codes of beams each prompt needs room for."""
+        return self.beams * self.constraint.levels
+
+    @property
+    def prompts_at_once(self) -> int:
+        """How many prompts' beams fill what the device likes to have at once."""
+        return max(1, _TOKENS_AT_ONCE[self.model.device.type] // self.beams)
+
+    def tokens_in_memory(self) -> int:
+        """Return how many tokens' keys and values half of the free memory holds."""
+        return free_memory(self.model.device) // (2 * bytes_per_token(self.model))
 
     @torch.inference_mode()
-    def run(self, prompts: list[NDArray[np.int64]]) -> Found:
-        """Search for all prompts (token ids each) at once, side by side in one padded batch."""
-        tokens, lengths = self._pad(prompts)
-        cache = DynamicCache()
-        hidden = self._forward(tokens, cache, None, None)
-        last = hidden[torch.arange(len(lengths), device=lengths.device), lengths - 1][:, None]
-        beams = self._root(len(prompts), lengths.device)
+    def run(self, prompts: Sequence[Tokens]) -> Found:
+        """Search for all prompts (the token ids of each behind the prefix, at least one) at once, side by side."""
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        ordered = [prompts[i] for i in order]
+        runs = [Run(len(list(same)), length) for length, same in groupby(map(len, ordered))]
+        states = Prompts(self._prefix, runs, self.room)
+        lengths = self._tensor(np.array([len(self._prefix) + len(p) for p in ordered]))
+        last = self._read_prompts(ordered, states)[:, None]
+        beams = self._root(len(prompts))
         for level in range(self.constraint.levels):
-            beams = self._advance(beams, self._log_probabilities(last, level), level)
-            if level + 1 < self.constraint.levels or self.normalise == "vocabulary":
-                beams, last = self._read_codes(beams, level, lengths, tokens.shape[1], cache)
-        return self._finish(beams, last)
+            beams = self._advance(beams, last, level)
+            if level + 1 < self.constraint.levels or self._scorer.normalise == "vocabulary":
+                beams, last = self._read_codes(beams, level, lengths, states)
+        return self._finish(beams, last, self._tensor(np.argsort(order)))
 
-    def _pad(self, prompts: list[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-        lengths = torch.tensor([len(p) for p in prompts], device=self.model.device)
-        tokens = np.full((len(prompts), max(map(len, prompts))), self.vocabulary.pad, dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
-        return torch.from_numpy(tokens).to(self.model.device), lengths
+    def _tensor(self, values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(self.model.device)
 
-    def _forward(self, tokens: Tensor, cache: DynamicCache, positions: Tensor | None, mask: Tensor | None) -> Tensor:
-        decoder = self.model.get_decoder()  # type: ignore[no-untyped-call]
-        output = decoder(
-            input_ids=tokens, past_key_values=cache, position_ids=positions, attention_mask=mask, use_cache=True
-        )
-        hidden: Tensor = output.last_hidden_state
-        return hidden
+    def _states(self, tokens: Tensor, positions: Tensor, attend: Attend, read: Tensor | None = None) -> Tensor:
+        """Return the hidden states of tokens in one row, at the places that are read (None: all)."""
+        read = torch.arange(tokens.numel(), device=tokens.device) if read is None else read
+        return decoder_states(self.model, tokens.reshape(1, -1), positions.reshape(1, -1), attend, read)
 
-    def _additive(self, sees: Tensor) -> Tensor:
-        """Return a mask to be added to attention scores: the one form that every attention implementation takes."""
-        zeros = torch.zeros(sees.shape, dtype=self.model.dtype, device=sees.device)
-        return zeros.masked_fill(~sees, torch.finfo(self.model.dtype).min)
+    @torch.inference_mode()
+    def _read_prefix(self, tokens: Tokens) -> Prefix:
+        prefix = Prefix()
+        self._states(self._tensor(tokens), self._tensor(np.arange(len(tokens))), prefix)
+        return prefix
 
-    def _root(self, prompts: int, device: torch.device) -> Beams:
-        nodes = torch.zeros(prompts, 1, dtype=torch.long, device=device)
+    def _read_prompts(self, prompts: Sequence[Tokens], states: Prompts) -> Tensor:
+        """Read prompts in ascending order of their lengths; return (B, hidden) the state of each one's last token."""
+        found, begin = [], 0
+        for first, last in self._portions(states.runs):
+            runs = states.runs[first:last]
+            count = sum(run.count for run in runs)
+            tokens = self._tensor(np.concatenate(prompts[begin : begin + count]))
+            places = [np.tile(len(self._prefix) + np.arange(run.length), run.count) for run in runs]
+            positions = self._tensor(np.concatenate(places))
+            ends = np.cumsum(np.repeat([run.length for run in runs], [run.count for run in runs])) - 1
+            found.append(self._states(tokens, positions, states.reading(first, last), self._tensor(ends)))
+            begin += count
+        return torch.cat(found)
+
+    def _portions(self, runs: Sequence[Run]) -> Iterator[tuple[int, int]]:
+        """Yield which runs to read together: as many as the device likes at once, at least one."""
+        most, first, tokens = _TOKENS_AT_ONCE[self.model.device.type], 0, 0
+        for place, run in enumerate(runs):
+            if tokens and tokens + run.count * run.length > most:
+                yield first, place
+                first, tokens = place, 0
+            tokens += run.count * run.length
+        yield first, len(runs)
+
+    def _root(self, prompts: int) -> Beams:
+        nodes = torch.zeros(prompts, 1, dtype=torch.long, device=self.model.device)
         empty = nodes.new_zeros(prompts, 1, 0)
-        return Beams(nodes, torch.zeros(prompts, 1, device=device), empty, empty.bool())
+        return Beams(nodes, torch.zeros(prompts, 1, device=nodes.device), empty, empty.bool())
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        head: nn.Module = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        logits: Tensor = head(hidden)
-        return logits.float()
-
-    def _log_probabilities(self, hidden: Tensor, level: int) -> Tensor:
-        """Return (B, W, codes of the level) log-probabilities from the hidden states that predict them."""
-        logits = self._logits(hidden)
-        first = int(self.vocabulary.first_code[level])
-        own = logits[..., first : first + self.vocabulary.level_sizes[level]]
-        if self.normalise == "level":
-            return own.log_softmax(-1)
-        return own - logits.logsumexp(-1, keepdim=True)
-
-    def _advance(self, beams: Beams, log_p: Tensor, level: int) -> Beams:
-        """Keep the best continuations; a stable sort over ascending candidates breaks ties by the lower code."""
+    def _advance(self, beams: Beams, hidden: Tensor, level: int) -> Beams:
+        """Keep the best continuations of (B, W, hidden) states, in ascending order of their nodes."""
         children = self.constraint.children(level, beams.nodes)
-        scores = beams.scores[..., None] + log_p.gather(-1, children.codes)
-        scores = scores.masked_fill(~children.exists, -torch.inf).flatten(1)
-        width = min(self.beams, int(children.exists.flatten(1).sum(1).min()))
-        kept = scores.sort(dim=1, descending=True, stable=True).indices[:, :width].sort(dim=1).values
+        scores, kept = self._best(beams, hidden, children, level)
         parent = kept // children.codes.shape[-1]
         code = children.codes.flatten(1).gather(1, kept)
-        codes = _rows(beams.codes, parent)
         return Beams(
             nodes=children.nodes.flatten(1).gather(1, kept),
-            scores=scores.gather(1, kept),
-            codes=torch.cat([codes, code[..., None]], dim=-1),
+            scores=scores,
+            codes=torch.cat([_rows(beams.codes, parent), code[..., None]], dim=-1),
             sees=_rows(beams.sees, parent),
         )
 
-    def _read_codes(
-        self, beams: Beams, level: int, lengths: Tensor, prompt_slots: int, cache: DynamicCache
-    ) -> tuple[Beams, Tensor]:
+    def _best(self, beams: Beams, hidden: Tensor, children: Children, level: int) -> tuple[Tensor, Tensor]:
+        """Return the scores and the (B, K) flat places of the best continuations.
+
+        The mass outside the code tokens is worked out only for beams with a continuation among the best. Without it a
+        score is too high; once all beams among the best have theirs, no other beam could still get in.
+        """
+        logits, mass = self._scorer.codes(hidden, level)
+        gains = logits.gather(-1, children.codes).masked_fill(~children.exists, -torch.inf)
+        width = min(self.beams, int(children.exists.flatten(1).sum(1).min()))
+        known = torch.full_like(mass, self._scorer.normalise == "level", dtype=torch.bool)
+        while True:
+            scores = ((beams.scores - mass)[..., None] + gains).flatten(1)
+            kept = _highest(scores, width)
+            among = torch.zeros_like(known).scatter_(1, kept // gains.shape[-1], True)
+            missing = among & ~known
+            if not missing.any():
+                return scores.gather(1, kept), kept
+            mass[missing] = self._scorer.log_mass(hidden[missing], mass[missing])
+            known |= missing
+
+    def _read_codes(self, beams: Beams, level: int, lengths: Tensor, states: Prompts) -> tuple[Beams, Tensor]:
         """Run every beam's newest code through the model; each sees its prompt, its ancestors and itself."""
         count, width = beams.nodes.shape
         itself = torch.eye(width, dtype=torch.bool, device=lengths.device).expand(count, -1, -1)
         sees = torch.cat([beams.sees, itself], dim=-1)
-        prompt = torch.arange(prompt_slots, device=lengths.device) < lengths[:, None]
-        mask = self._additive(torch.cat([prompt[:, None].expand(-1, width, -1), sees], dim=-1)[:, None])
         tokens = beams.codes[..., -1] + int(self.vocabulary.first_code[level])
         positions = (lengths + level)[:, None].expand(-1, width)
-        hidden = self._forward(tokens, cache, positions, mask)
-        return Beams(beams.nodes, beams.scores, beams.codes, sees), hidden
+        hidden = self._states(tokens, positions, states.codes(beams.sees.shape[-1], sees))
+        return Beams(beams.nodes, beams.scores, beams.codes, sees), hidden.view(count, width, -1)
 
-    def _finish(self, beams: Beams, last: Tensor) -> Found:
+    def _finish(self, beams: Beams, last: Tensor, back: Tensor) -> Found:
+        """Add the end token's log-probability, sort, and bring the prompts back into the order in which they came."""
         scores = beams.scores
-        if self.normalise == "vocabulary":
-            logits = self._logits(last)
-            scores = scores + logits[..., self.vocabulary.end] - logits.logsumexp(-1)
+        if self._scorer.normalise == "vocabulary":
+            hidden = last.flatten(0, 1)
+            _, inside = self._scorer.codes(hidden, 0)
+            scores = scores + (self._scorer.end(hidden) - self._scorer.log_mass(hidden, inside)).view_as(scores)
         order = scores.sort(dim=1, descending=True, stable=True).indices
         scores = scores.gather(1, order) / (self.constraint.levels + 1)
-        return Found(_rows(beams.codes, order), scores, beams.nodes.gather(1, order))
+        return Found(_rows(beams.codes, order)[back], scores[back], beams.nodes.gather(1, order)[back])
+
+
+def _highest(scores: Tensor, count: int) -> Tensor:
+    """Return (B, count) ascending places of the highest of (B, n) scores; among equal ones the first."""
+    best = scores.topk(count, dim=1)
+    if ((scores >= best.values[:, -1:]).sum(1) > count).any():
+        best_places = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        return best_places.sort(dim=1).values
+    return best.indices.sort(dim=1).values
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from peso_cli.artifacts import Artifact
 from peso_cli.config.fingerprint import digest
 from peso_cli.config.schema import Config
@@ -32,6 +34,7 @@ def protocol_of(config: Config) -> dict[str, Any]:
         "constraint": decoding.constraint,
         "beams": decoding.beams,
         "normalise": decoding.normalise,
+        "top_k": decoding.top_k,
         "window": config.prompt.window,
     }
 
@@ -44,7 +47,7 @@ def score_own_stage(
 
     artifact, begun = run.artifact(stage), time.monotonic()
     ranker = open_ranker(run.config, run.dataset, run.lineage(stage))
-    scored = score(ranker, run.config, run.dataset, stage, "test", display.bar(f"stage {stage}: scoring"))
+    (scored,) = score(ranker, run.config, run.dataset, [stage], "test", display.bar(f"stage {stage}: scoring"))
     write_predictions(artifact.folder / "predictions.parquet", scored)
     metrics = _empty(stage, run.config)
     _add(metrics, scored)
@@ -72,11 +75,10 @@ def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Dis
     if missing:
         from peso_cli.training.stage import open_ranker
 
-        ranker = open_ranker(run.config, run.dataset, lineage)
-        for s in missing:
-            scored = score(ranker, run.config, run.dataset, s, split, display.bar(f"scoring on stage {s}"))
+        ranker, names = open_ranker(run.config, run.dataset, lineage), ", ".join(map(str, missing))
+        for scored in score(ranker, run.config, run.dataset, missing, split, display.bar(f"scoring on stage {names}")):
             _add(metrics, scored)
-            write_json(path, metrics)
+        write_json(path, metrics)
     return metrics
 
 
@@ -89,21 +91,24 @@ def score(
     ranker: Ranker,
     config: Config,
     dataset: Dataset,
-    stage: int,
+    stages: Sequence[int],
     split: Split,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
-) -> Scored:
-    """Rank for every user of one stage and split.
+) -> list[Scored]:
+    """Rank for every user of some stages and one split, all stages together: equal histories are ranked for once.
 
     Raises:
-        InputError: the stage has no such user.
+        InputError: a stage has no such user.
     """
-    chosen = user_examples(dataset, stage, split, config.prompt.window)
-    if not len(chosen):
-        raise InputError(f"stage {stage} of {dataset.name} has no user with enough events to be scored")
-    histories = [chosen.history(row) for row in range(len(chosen))]
-    ranking = ranker.rank(histories, tick=lambda done, total: tick(done, total, "users"))
-    return Scored(dataset, stage, split, chosen, ranking.rows, ranking.scores)
+    chosen = [user_examples(dataset, stage, split, config.prompt.window) for stage in stages]
+    for stage, users in zip(stages, chosen, strict=True):
+        if not len(users):
+            raise InputError(f"stage {stage} of {dataset.name} has no user with enough events to be scored")
+    histories = [users.history(row) for users in chosen for row in range(len(users))]
+    ranking = ranker.rank(histories, config.decoding.top_k, lambda done, total: tick(done, total, "users"))
+    ends = np.cumsum([len(users) for users in chosen])[:-1]
+    parts = zip(stages, chosen, np.split(ranking.rows, ends), np.split(ranking.scores, ends), strict=True)
+    return [Scored(dataset, stage, split, users, rows, scores) for stage, users, rows, scores in parts]
 
 
 def data_digest(dataset: Dataset, stage: int) -> str:

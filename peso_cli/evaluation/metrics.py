@@ -11,12 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from peso_cli.semantic_ids.catalog import Catalog
 
 CUTOFFS = (1, 5, 10)
-"""The K at which every figure is reported."""
+"""The K at which figures are reported, as far as the lists go; the length of the lists is one more."""
 
 Figures = dict[str, NDArray[np.float64]]
-"""One (users,) column a figure, keyed `recall@K` and `ndcg@K` for K in `CUTOFFS`."""
+"""One (users,) column a figure, keyed `recall@K` and `ndcg@K` for the K in `cutoffs`."""
 
-_POSITIONS = np.arange(max(CUTOFFS))
+
+def cutoffs(top: int) -> tuple[int, ...]:
+    """Return the K at which lists of `top` recommendations are looked at."""
+    return (*(k for k in CUTOFFS if k < top), top)
 
 
 def relevance(
@@ -73,14 +76,15 @@ def sid_ranks(ranked: NDArray[np.int64], target_sid: NDArray[np.int64]) -> NDArr
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
 
 
-def sid_figures(ranks: NDArray[np.int64]) -> Figures:
+def sid_figures(ranks: NDArray[np.int64], top: int) -> Figures:
     """Return the figures of semantic IDs: a hit is an equal SID, whichever item was meant.
 
     Args:
         ranks: (users,) 1-based rank of the target's SID, 0 where it is missed.
+        top: the length of the lists.
     """
-    hits = ranks[:, None] == _POSITIONS + 1
-    return {f"recall@{k}": recall_at_k(hits, k) for k in CUTOFFS} | {f"ndcg@{k}": ndcg_at_k(hits, k) for k in CUTOFFS}
+    hits, at = ranks[:, None] == np.arange(top) + 1, cutoffs(top)
+    return {f"recall@{k}": recall_at_k(hits, k) for k in at} | {f"ndcg@{k}": ndcg_at_k(hits, k) for k in at}
 
 
 def item_figures(ranked: NDArray[np.int64], target: NDArray[np.integer[Any]], catalog: Catalog) -> Figures:
@@ -94,16 +98,17 @@ def item_figures(ranked: NDArray[np.int64], target: NDArray[np.integer[Any]], ca
         target: (users,) catalog index of the target item.
         catalog: says which items share a SID.
     """
+    positions, at = np.arange(ranked.shape[1]), cutoffs(ranked.shape[1])
     target_sid = catalog.sid_of[target]
     group = catalog.sid_sizes[target_sid]
     ranks = sid_ranks(ranked, target_sid)
     # A sequence that no item carries keeps its place in the list.
     places = np.where(ranked >= 0, catalog.sid_sizes[ranked], 1)
-    ahead = (places * (np.arange(ranked.shape[1]) < ranks[:, None] - 1)).sum(axis=1)
-    first = np.where(ranks > 0, ahead, len(_POSITIONS))[:, None]
-    filled = (first <= _POSITIONS) & (first + group[:, None] > _POSITIONS)
-    recall = {f"recall@{k}": filled[:, :k].sum(axis=1) / group for k in CUTOFFS}
-    return recall | {f"ndcg@{k}": ndcg_at_k(filled, k) / group for k in CUTOFFS}
+    ahead = (places * (positions < ranks[:, None] - 1)).sum(axis=1)
+    first = np.where(ranks > 0, ahead, len(positions))[:, None]
+    filled = (first <= positions) & (first + group[:, None] > positions)
+    recall = {f"recall@{k}": filled[:, :k].sum(axis=1) / group for k in at}
+    return recall | {f"ndcg@{k}": ndcg_at_k(filled, k) / group for k in at}
 
 
 def mean_figures(

@@ -19,9 +19,6 @@ from peso_cli.evaluation.popularity import popularity_ranking
 from peso_cli.files import write_atomically
 from peso_cli.semantic_ids.catalog import Catalog
 
-TOP = 10
-"""How many recommendations every figure and every stored prediction looks at."""
-
 Summary = dict[str, Any]
 
 
@@ -56,7 +53,7 @@ class Scored:
     def summary(self) -> Summary:
         """Return the figures: `sid` hits at the top level, `item` and the baselines beside them, and by group."""
         targets = self.examples.target_items
-        sid, item = sid_figures(self.ranks), item_figures(self.rows, targets, self.dataset.catalog)
+        sid, item = sid_figures(self.ranks, self.rows.shape[1]), item_figures(self.rows, targets, self.dataset.catalog)
         return {
             **mean_figures(sid),
             "kind": "sid",
@@ -76,7 +73,7 @@ class Scored:
         top = popularity_ranking(self.examples.block, catalog, self.rows.shape[1])
         rows = np.broadcast_to(top, (len(self.examples), len(top)))
         targets = self.examples.target_items
-        sid = mean_figures(sid_figures(sid_ranks(rows, catalog.sid_of[targets])))
+        sid = mean_figures(sid_figures(sid_ranks(rows, catalog.sid_of[targets]), rows.shape[1]))
         return {**sid, "item": mean_figures(item_figures(rows, targets, catalog))}
 
     def _ceiling(self) -> Summary:
@@ -85,7 +82,7 @@ class Scored:
         return {"ceiling": self.dataset.ceiling(self.stage)}
 
 
-def check_beams(decoding: Decoding, catalog: Catalog, k: int = TOP) -> None:
+def check_beams(decoding: Decoding, catalog: Catalog, k: int) -> None:
     """Check that a search can return k recommendations.
 
     Raises:
@@ -110,8 +107,8 @@ def block_before(dataset: Dataset, stage: int) -> Block | None:
 def write_predictions(path: Path, scored: Scored) -> None:
     """Write predictions.parquet: one row per example.
 
-    Columns: user, stage, target, items (10, best first: the first item that carries each recommended semantic ID, null
-    where none does), scores (10), rank (of the target's semantic ID, 1-based, null if missed), history_length, group,
+    Columns: user, stage, target, items (top_k, best first: the first item that carries each recommended semantic ID, null
+    where none does), scores (top_k), rank (of the target's semantic ID, 1-based, null if missed), history_length, group,
     and for figures of the kind `item`: position (where the items that share the target's semantic ID begin in the
     expanded list, null if missed) and sharing (how many they are).
     """

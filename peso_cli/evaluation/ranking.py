@@ -16,7 +16,7 @@ from peso_cli.config.schema import Decoding
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import Constraint, PositionalConstraint, TrieConstraint
 from peso_cli.errors import InputError, RunError
-from peso_cli.evaluation.protocol import TOP, check_beams
+from peso_cli.evaluation.protocol import check_beams
 from peso_cli.semantic_ids.catalog import Catalog
 
 History = NDArray[np.int32]
@@ -41,17 +41,20 @@ class Ranker:
     def __init__(
         self, model: PreTrainedModel, vocabulary: Vocabulary, prompt: Prompt, catalog: Catalog, decoding: Decoding
     ) -> None:
-        check_beams(decoding, catalog)
+        check_beams(decoding, catalog, 1)
         kind: type[TrieConstraint] | type[PositionalConstraint]
         kind = TrieConstraint if decoding.constraint == "trie" else PositionalConstraint
         constraint: Constraint = kind(catalog, model.device)
         self._constraint, self._prompt, self._decoding = constraint, prompt, decoding
-        self._search = BeamSearch(model, vocabulary, constraint, decoding.beams, decoding.normalise)
+        # The head's last token stays with each prompt, so that none is empty.
+        self._search = BeamSearch(
+            model, vocabulary, constraint, decoding.beams, decoding.normalise, prefix=prompt.head[:-1]
+        )
 
     def rank(
-        self, histories: Sequence[History], k: int = TOP, tick: Callable[[int, int], None] = lambda done, total: None
+        self, histories: Sequence[History], k: int, tick: Callable[[int, int], None] = lambda done, total: None
     ) -> Ranking:
-        """Rank for (n) histories of catalog indices, oldest first.
+        """Rank for (n) histories of catalog indices, oldest first; equal ones are ranked for once.
 
         Args:
             histories: one array per user.
@@ -61,31 +64,45 @@ class Ranker:
         Raises:
             RunError: not every user was scored exactly once.
         """
-        rows = np.full((len(histories), k), -1, dtype=np.int64)
-        scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        times = np.zeros(len(histories), dtype=np.int64)
-        for members in self._batches(histories):
-            found = self._search.run([self._prompt.tokens(histories[i]) for i in members])
+        distinct, place, users = _distinct(histories)
+        rows = np.full((len(distinct), k), -1, dtype=np.int64)
+        scores = np.full((len(distinct), k), -np.inf, dtype=np.float32)
+        times = np.zeros(len(distinct), dtype=np.int64)
+        for members in self._batches(distinct):
+            found = self._search.run([self._tokens(distinct[i]) for i in members])
             rows[members] = self._constraint.sid_rows(found.nodes[:, :k])
             scores[members] = found.scores[:, :k].float().cpu().numpy()
             times[members] += 1
-            tick(int(times.sum()), len(histories))
+            tick(int((times * users).sum()), len(histories))
         if not (times == 1).all():
-            raise RunError(f"{int((times != 1).sum())} of {len(histories)} users were not scored exactly once")
-        return Ranking(rows, scores)
+            raise RunError(f"{int((times != 1).sum())} of {len(distinct)} histories were not scored exactly once")
+        return Ranking(rows[place], scores[place])
+
+    def _tokens(self, history: History) -> NDArray[np.int64]:
+        return self._prompt.tokens(history)[len(self._prompt.head) - 1 :]
 
     def _batches(self, histories: Sequence[History]) -> Iterator[list[int]]:
-        lengths = [len(history) for history in histories]
-        around = len(self._prompt.head) + len(self._prompt.tail)
+        """Yield histories in ascending order of length, as many at once as the device likes and has memory for."""
+        lengths, most = [len(history) for history in histories], self._search.prompts_at_once
+        tokens = self._decoding.batch_tokens or self._search.tokens_in_memory()
+        around = len(self._prompt.head) + len(self._prompt.tail) + self._search.room
         batch: list[int] = []
         for index in np.argsort(lengths, kind="stable").tolist():
-            tokens = around + lengths[index] * self._prompt.items.shape[1]
-            if batch and tokens * (len(batch) + 1) > self._decoding.batch_tokens:
+            each = around + lengths[index] * self._prompt.items.shape[1]
+            if batch and (len(batch) == most or each * (len(batch) + 1) > tokens):
                 yield batch
                 batch = []
             batch.append(index)
         if batch:
             yield batch
+
+
+def _distinct(histories: Sequence[History]) -> tuple[list[History], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct histories, (n) which of them each one is, and how often each of them occurs."""
+    seen: dict[bytes, int] = {}
+    place = np.array([seen.setdefault(history.tobytes(), len(seen)) for history in histories], dtype=np.int64)
+    first = np.unique(place, return_index=True)[1]
+    return [histories[i] for i in first], place, np.bincount(place, minlength=len(seen))
 
 
 def seeded_sample(count: int, most: int, seed: int) -> NDArray[np.int64]:

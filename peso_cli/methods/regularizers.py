@@ -67,7 +67,8 @@ class SoftmaxKL:
         """Anchor every factor at its present value."""
         from peso_cli.methods import penalties
 
-        compare = partial(penalties.softmax_kl, smoothing=self.smoothing)
+        smoothed = partial(penalties.smoothed_softmax_kl, smoothing=self.smoothing)
+        compare = smoothed if self.smoothing else penalties.softmax_kl
         return penalties.anchored(factors, self.strength, self.reduction, compare, compare)
 
 
@@ -84,7 +85,7 @@ class L2:
         """Anchor every factor at its present value."""
         from peso_cli.methods import penalties
 
-        distance = penalties.distance if self.unsquared else penalties.squared_distance
+        distance = penalties.plain_distance if self.unsquared else penalties.squared_distance
         return penalties.anchored(factors, self.strength, self.reduction, distance, distance)
 
 

@@ -71,7 +71,7 @@ def _mean(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Average over stages, each stage counting the same, as the paper does."""
 
     def mean(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return {c: sum(p[c] for p in parts) / len(parts) for c in COLUMNS}
+        return {c: sum(p[c] for p in parts) / len(parts) for c in COLUMNS if all(c in p for p in parts)}
 
     averaged: dict[str, Any] = {**mean(summaries)}
     for kind in ("item", "popularity", "ceiling"):

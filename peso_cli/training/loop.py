@@ -20,10 +20,8 @@ from peso_cli.methods.regularizers import Factors, Penalty
 from peso_cli.training import checkpoints
 from peso_cli.training.checkpoints import Checkpoint, State
 from peso_cli.training.interrupt import StopSignal
-from peso_cli.training.packing import Packer
+from peso_cli.training.packing import Packer, Plan
 from peso_cli.training.steps import add_penalty, label_loss
-
-Plan = list[list[tuple[int, int]]]
 
 
 class Log(Protocol):

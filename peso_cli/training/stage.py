@@ -24,8 +24,10 @@ from peso_cli.methods.memory import Memory
 from peso_cli.methods.regularizers import Regularizer
 from peso_cli.tracking.record import Record
 from peso_cli.training.checkpoints import Checkpoint
+from peso_cli.training.layouts import Layout, Packed, Padded
 from peso_cli.training.loop import Job, Progress, train
-from peso_cli.training.packing import Packer, Sequences, chained, one_by_one
+from peso_cli.training.packing import Packer
+from peso_cli.training.sequences import Sequences, one_by_one, shared
 
 Tick = Callable[[int, int, str], None]
 
@@ -100,13 +102,14 @@ def _job(
         what = f"regularizer={task.regularizer.name}: adapter={task.adapter.name}"
         raise InputError(f"{what} trains no LoRA factors that it could hold; add regularizer=none")
     first = task.stage == 1
+    layout: Layout = Packed(backbone.prompt) if trainer.packing == "auto" else Padded(backbone.prompt)
     scale = 1.0 if first else trainer.later_stage_scale
     return Job(
         model=model,
         factors=factors,
         penalty=task.regularizer.begin(factors),
-        train=Packer(_training_sequences(task, backbone), backbone.prompt, trainer.batch_tokens),
-        valid=Packer((_validation_sequences(task),), backbone.prompt, 4 * trainer.batch_tokens),
+        train=Packer(_training_sequences(task), layout, trainer.batch_tokens),
+        valid=Packer((_validation_sequences(task),), layout, 4 * trainer.batch_tokens),
         trainer=trainer,
         epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
         learning_rate=trainer.learning_rate * scale,
@@ -119,11 +122,10 @@ def _job(
     )
 
 
-def _training_sequences(task: StageTask, backbone: Backbone) -> tuple[Sequences, ...]:
-    chain = backbone.prompt.chains and task.config.trainer.packing == "auto"
-    layout = chained if chain else one_by_one
+def _training_sequences(task: StageTask) -> tuple[Sequences, ...]:
+    grouped = shared if task.config.trainer.packing == "auto" else one_by_one
     window = task.config.prompt.window
-    sources = tuple(layout(examples(task.dataset.block(s), "train", window)) for s in task.memory.stages(task.stage))
+    sources = tuple(grouped(examples(task.dataset.block(s), "train", window)) for s in task.memory.stages(task.stage))
     if not any(len(source) for source in sources):
         raise InputError(f"stage {task.stage} of {task.dataset.name} yields no training example")
     return sources

@@ -7,28 +7,30 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from peso_cli.backbones.attention import decoder_states
+from peso_cli.backbones.head import summed_cross_entropy
 from peso_cli.methods.regularizers import Penalty
-from peso_cli.training.packing import Batch
+from peso_cli.training.layouts import Batch
 
 
 def label_loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
     """Return the summed cross-entropy of a batch's labels, logits divided by `temperature`, in float32.
 
-    Hidden states are gathered at the labels before the head, so that no other position costs a row of logits.
+    The head sees hidden states at the labels only, so that no other position costs a row of logits.
     """
     device = next(model.parameters()).device
     tokens, at, labels = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at, batch.labels))
-    hidden = model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state  # type: ignore[operator]
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, at))  # type: ignore[operator]
-    return functional.cross_entropy(logits.float() / temperature, labels, reduction="sum")
+    positions = None if batch.positions is None else torch.from_numpy(batch.positions).to(device)
+    attend = None if batch.grove is None else batch.grove.attend(device)
+    return summed_cross_entropy(model, decoder_states(model, tokens, positions, attend, at), labels, temperature)
 
 
 def norm(tensors: Iterable[Tensor | None]) -> float:
     """Return the Euclidean norm over several tensors together; None counts as zero."""
-    present = [t for t in tensors if t is not None]
-    return float(torch.nn.utils.get_total_norm(present)) if present else 0.0
+    present = [t.reshape(-1) for t in tensors if t is not None]
+    # One long vector: a norm for each of many small factors takes several times as long.
+    return float(torch.linalg.vector_norm(torch.cat(present), dtype=torch.float32)) if present else 0.0
 
 
 @dataclass(frozen=True)

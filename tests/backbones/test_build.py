@@ -81,6 +81,25 @@ def test_numbers_that_do_not_fit_together_are_refused(numbers, culprit):
     assert refused(replace(TINY, **numbers)).startswith(culprit)
 
 
+def test_a_config_takes_the_vocabulary_of_a_tokenizer(tmp_path):
+    old = save_tokenizer(tmp_path)
+    backbone = built(replace(TINY, tokenizer=str(tmp_path)))
+    assert backbone.vocabulary.sid_ids == list(range(old, old + CODES))
+    assert backbone.model.config.vocab_size == backbone.vocabulary.size == old + CODES
+    assert backbone.vocabulary.encode("Next") == PreTrainedTokenizerFast.from_pretrained(tmp_path).encode("Next")
+    assert backbone.model.config.eos_token_id == backbone.vocabulary.end == 0
+    assert built(TINY).vocabulary.size < old
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut"])
+def test_a_tokenizer_that_cannot_be_read_is_refused(tmp_path, damage):
+    save_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[: 100 if damage == "cut" else 0])
+    message = refused(replace(TINY, tokenizer=str(tmp_path)))
+    assert message.startswith(f"backbone.tokenizer={tmp_path}: the tokenizer can't be loaded (")
+
+
 @EACH
 @TIED
 def test_a_pretrained_model_keeps_what_it_knew_and_gains_rows(tmp_path, kind, tied):
@@ -181,6 +200,15 @@ def test_a_name_that_neither_the_disk_nor_the_hub_knows_is_refused_within_second
     begun = time.monotonic()
     assert "isn't cached and the hub can't be reached" in refused(config_of("someone/no-such-model"))
     assert time.monotonic() - begun < 5
+
+
+def test_a_tokenizer_that_neither_the_disk_nor_the_hub_knows_is_refused(offline):
+    message = refused(replace(TINY, tokenizer="someone/no-such-model"))
+    assert message.startswith("backbone.tokenizer=someone/no-such-model: there is no such folder, and it isn't cached")
+
+
+def test_a_name_close_to_that_of_a_resource_is_pointed_out(offline):
+    assert "no such folder (did you mean smollm2_135m?), and" in refused(config_of("smolm2_135m"))
 
 
 def test_a_cached_model_is_found_by_its_name_without_the_hub(offline, tmp_path):

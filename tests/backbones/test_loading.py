@@ -135,7 +135,7 @@ def test_generation_settings_of_a_checkpoint_change_no_recommendation(tmp_path):
         backbone = built(config_of(folder))
         decoding = Decoding(10, "trie", "vocabulary", 4096)
         ranker = Ranker(backbone.model, backbone.vocabulary, backbone.prompt, CATALOG, decoding)
-        rankings.append(ranker.rank([np.array(h, dtype=np.int32) for h in ([3], [4, 5, 6], [])]))
+        rankings.append(ranker.rank([np.array(h, dtype=np.int32) for h in ([3], [4, 5, 6], [])], 10))
     assert np.array_equal(rankings[0].rows, rankings[1].rows)
     assert np.array_equal(rankings[0].scores, rankings[1].scores)
 
@@ -201,7 +201,7 @@ def run_of(folder, output, *overrides):
     """Open a small run on a pretrained folder."""
     plain = ["backbone=smollm2_135m", f"backbone.model={folder}", "dataset.users=60", "dataset.items=80"]
     plain += ["trainer.epochs=1", "tracker=none", f"output={output}", "dataset.stages=3", "variant=small"]
-    return open_run(compose([*plain, "trainer.batch_tokens=4096", *overrides]))
+    return open_run(compose([*plain, "trainer.batch_tokens=1024", *overrides]))
 
 
 @pytest.fixture(scope="module")

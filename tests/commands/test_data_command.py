@@ -43,6 +43,20 @@ def test_statistics_of_a_dataset_that_lacks_stages(released):
     assert "catalog: 6 items, 2 levels of [6, 1] codes, 6 distinct semantic IDs, 1 titles" in answer.out
 
 
+def test_statistics_of_a_sample_say_so(released):
+    answer = peso("data", "stats", *released, "dataset.sample_users=1")
+    rows = rows_of(answer.out)
+    assert rows["users"] == ["unknown", "1", "unknown", "1", "unknown"]
+    assert rows["users without examples"] == ["unknown", "0", "unknown", "0", ""]
+    assert "a sample: at most 1 users of each stage take part" in answer.out
+    assert "a sample" not in peso("data", "stats", *released).out
+
+
+@pytest.mark.parametrize("setting", ["sample_users=0", "sample_users=2.5", "sample_users=many", "sample_seed=-1"])
+def test_a_sample_that_makes_no_sense_is_refused(released, setting):
+    refused(peso("data", "stats", *released, f"dataset.{setting}"), f"peso: dataset.{setting}: ")
+
+
 def test_statistics_as_json(released):
     document = peso("data", "stats", "--json", *released).document
     assert document["dataset"] == "toy"

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from commands.running import SMALL
+from pretrained import save_pretrained
 from worlds import write_released
 
 from peso_cli.config.compose import compose
@@ -108,8 +109,34 @@ def test_equal_runs_have_equal_fingerprints_and_folders(plain):
 def test_a_pretrained_backbone_takes_its_adapter_into_stage_1():
     pretrained = [*SMALL[:3], "backbone=smollm2_135m"]
     one, other = (compose([*pretrained, *more]).config for more in ([], ["backbone.lora.rank=4"]))
-    assert base_settings(one) != base_settings(other)
-    assert later_settings(one)["lora"]["rank"] == 8
+    assert base_settings(one, {}) != base_settings(other, {})
+    assert later_settings(one, {})["lora"]["rank"] == 8
+
+
+def test_a_digest_stands_in_for_the_name_of_files():
+    config = compose([*SMALL[:3], "backbone=smollm2_135m"]).config
+    moved = compose([*SMALL[:3], "backbone=smollm2_135m", "backbone.model=elsewhere"]).config
+    for settings in (base_settings, later_settings):
+        assert settings(config, {"model": "abc"}) == settings(moved, {"model": "abc"})
+        assert settings(config, {"model": "abc"}) != settings(config, {"model": "abd"})
+        assert settings(config, {}) != settings(moved, {})
+
+
+def test_the_files_of_a_folder_shape_all_stages_and_its_place_none(tmp_path):
+    here, there = save_pretrained(tmp_path / "here"), save_pretrained(tmp_path / "there")
+    of = ("backbone=smollm2_135m", "backbone.model={}", "prompt=instruct")
+
+    def fingerprints(folder):
+        run = open_run(compose([*SMALL[:3], *(text.format(folder) for text in of)]))
+        return run.fingerprint(1), run.fingerprint(2), run.artifact(1).folder, run.artifact(2).folder
+
+    before = fingerprints(here)
+    assert before == fingerprints(there)
+    with (there / "model.safetensors").open("r+b") as handle:
+        handle.seek(-1, 2)
+        handle.write(b"!")
+    after = fingerprints(there)
+    assert all(one != other for one, other in zip(before, after, strict=True))
 
 
 def test_places_say_what_lies_there(plain):
@@ -150,6 +177,14 @@ def test_where_files_lie_and_what_items_are_called_changes_nothing(tmp_path):
     here = released(tmp_path / "a")
     there = released(tmp_path / "b", texts={"i0": {"title": "A title"}})
     assert here == there
+
+
+def test_a_sample_shapes_what_is_trained_on_it(tmp_path):
+    whole = released(tmp_path / "a")
+    assert released(tmp_path / "a", "dataset.sample_seed=2") == whole
+    sample = released(tmp_path / "a", "dataset.sample_users=1")
+    others = (whole, released(tmp_path / "a", "dataset.sample_users=1", "dataset.sample_seed=2"))
+    assert all(one != other for them in others for one, other in zip(sample, them, strict=True))
 
 
 def test_a_changed_block_changes_its_own_stage_and_those_behind_it(tmp_path):

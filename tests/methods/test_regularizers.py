@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from peso_cli.methods.regularizers import L2, NoRegularizer, Orthogonal, RegularizerPart, SoftmaxKL
-from peso_cli.training.packing import Batch
+from peso_cli.training.layouts import Batch
 from peso_cli.training.steps import label_loss
 
 KL, REFERENCE_KL = SoftmaxKL(2.0, "mean", 0.0), SoftmaxKL(2.0, "mean", 1e-8)

@@ -21,15 +21,18 @@ from peso_cli.methods.factors import lora_factors
 from peso_cli.methods.regularizers import L2, NoRegularizer, SoftmaxKL
 from peso_cli.training import checkpoints, loop
 from peso_cli.training.checkpoints import copy_state, load_checkpoint
+from peso_cli.training.layouts import Packed
 from peso_cli.training.loop import Job, rate_factor, train, validation_loss
-from peso_cli.training.packing import Packer, chained, one_by_one
+from peso_cli.training.packing import Packer
+from peso_cli.training.sequences import one_by_one, shared
 
 CATALOG = random_catalog(30, (3, 4, 5))
 VOCABULARY = vocabulary_of(CATALOG)
 PROMPT = render(COMPACT, VOCABULARY, CATALOG)
+LAYOUT = Packed(PROMPT)
 RANDOM = np.random.default_rng(0)
 BLOCK = block_of({f"u{n}": ([], RANDOM.integers(0, 30, RANDOM.integers(4, 12)).tolist()) for n in range(12)})
-TRAIN, VALID = chained(examples(BLOCK, "train", 5)), one_by_one(examples(BLOCK, "valid", 5))
+TRAIN, VALID = shared(examples(BLOCK, "train", 5)), one_by_one(examples(BLOCK, "valid", 5))
 SETTINGS = {
     "epochs": 2,
     "later_epochs": 2,
@@ -90,8 +93,8 @@ def job_of(
         model=model,
         factors=factors,
         penalty=(regularizer or NoRegularizer()).begin(factors),
-        train=Packer((TRAIN,), PROMPT, trainer.batch_tokens),
-        valid=Packer((VALID,), PROMPT, 400),
+        train=Packer((TRAIN,), LAYOUT, trainer.batch_tokens),
+        valid=Packer((VALID,), LAYOUT, 400),
         trainer=trainer,
         epochs=trainer.epochs,
         learning_rate=trainer.learning_rate,
@@ -201,7 +204,7 @@ def test_the_log_and_the_history_tell_the_same(tmp_path):
 def test_validation_is_a_mean_over_labels_whatever_the_batches():
     model = full_model(dropout=0.5)
     model.train()
-    found = [validation_loss(model, Packer((VALID,), PROMPT, tokens), 1.0) for tokens in (1, 60, 10_000)]
+    found = [validation_loss(model, Packer((VALID,), LAYOUT, tokens), 1.0) for tokens in (1, 60, 10_000)]
     assert found == [pytest.approx(found[0], rel=1e-6)] * 3
     assert not model.training
 

@@ -1,0 +1,178 @@
+"""The head and its loss: cross-entropy over a large vocabulary without keeping logits or gradients that nobody needs.
+
+A head's rows come in blocks of which some train and some don't: the pretrained rows stay as they are, the rows of the
+semantic-ID tokens train, a LoRA may lie over all of them. The loss computes each block's gradient while its logits are
+at hand, a few rows of hidden states at a time; blocks that don't train cost only their share of the normaliser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_CHUNK = 1 << 23
+"""Most logits held at once (32 MB in float32)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear head taken apart: logits are h W^T + (h A^T) (scale B)^T.
+
+    Attributes:
+        blocks: W as consecutive blocks of (rows, hidden) weights.
+        down: what computes h A^T (with the adapter's dropout), None without a LoRA.
+        up: (vocabulary, rank) B.
+        scale: the LoRA's scaling.
+    """
+
+    blocks: tuple[Tensor, ...]
+    down: nn.Module | None = None
+    up: Tensor | None = None
+    scale: float = 1.0
+
+
+def head_of(model: nn.Module, adapter: str = "default") -> Head | None:
+    """Take a backbone's head apart; None where it is of a kind (a bias, say) that must be called as it is."""
+    module: Any = model.get_output_embeddings()  # type: ignore[operator]
+    if hasattr(module, "token_adapter"):
+        return _with_own_rows(module.token_adapter, adapter)
+    if adapter in getattr(module, "modules_to_save", {}):
+        module = module.modules_to_save[adapter]
+    if adapter in getattr(module, "lora_A", {}):
+        down = nn.Sequential(module.lora_dropout[adapter], module.lora_A[adapter])
+        up, scale = module.lora_B[adapter], float(module.scaling[adapter])
+        plain = _plain(module.base_layer) if up.bias is None else None
+        return plain and Head(plain.blocks, down, up.weight, scale)
+    return _plain(module)
+
+
+def _plain(module: Any) -> Head | None:
+    return Head((module.weight,)) if type(module) is nn.Linear and module.bias is None else None
+
+
+def _with_own_rows(layer: Any, adapter: str) -> Head | None:
+    """Put the rows that train in the place of those they stand for; they lie side by side."""
+    rows, weight = layer.token_indices[adapter], layer.base_layer.weight
+    start, stop = rows[0], rows[-1] + 1
+    if rows != list(range(start, stop)) or getattr(layer.base_layer, "bias", None) is not None:
+        return None
+    own = layer.trainable_tokens_delta[adapter].to(weight.dtype)  # it trains in float32 beside bfloat16 weights
+    blocks = (weight[:start], own, weight[stop:])
+    return Head(tuple(block for block in blocks if len(block)))
+
+
+def summed_cross_entropy(model: nn.Module, hidden: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the summed cross-entropy of labels by a backbone's head, logits divided by `temperature`, in float32.
+
+    Args:
+        model: the backbone.
+        hidden: (labels, hidden) states that predict the labels.
+        labels: (labels,) token ids.
+        temperature: divides the logits.
+    """
+    head = head_of(model)
+    if head is None:
+        logits = model.get_output_embeddings()(hidden)  # type: ignore[operator]
+        return functional.cross_entropy(logits.float() / temperature, labels, reduction="sum")
+    low = None if head.down is None else head.down(hidden)
+    apply: Any = _SummedCrossEntropy.apply
+    keep = torch.is_grad_enabled()
+    loss: Tensor = apply(hidden, low, head.up, labels, temperature, head.scale, keep, *head.blocks)
+    return loss
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """Loss and gradients in one pass over chunks of labels; the backward pass only scales what was found."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        low: Tensor | None,
+        up: Tensor | None,
+        labels: Tensor,
+        temperature: float,
+        scale: float,
+        keep: bool,
+        *blocks: Tensor,
+    ) -> Tensor:
+        inputs = [hidden, low, up, *blocks]
+        # Under no_grad, too, parameters are said to need a gradient.
+        needed = [keep and ctx.needs_input_grad[i] for i in (0, 1, 2, *range(7, 7 + len(blocks)))]
+        gradients = [
+            torch.zeros_like(x) if need and x is not None else None for x, need in zip(inputs, needed, strict=True)
+        ]
+        step = max(1, _CHUNK // sum(len(block) for block in blocks))
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(hidden), step):
+            part = slice(start, start + step)
+            own_low = None if low is None else low[part]
+            logits = _logits(hidden[part], own_low, up, scale, blocks)
+            total += _to_residual(logits, labels[part], temperature)
+            if any(needed):
+                residual = logits.to(hidden.dtype).mul_(1 / temperature)
+                _add_gradients(gradients, residual, hidden[part], own_low, up, scale, blocks, part)
+        ctx.save_for_backward(*[g for g in gradients if g is not None])
+        ctx.needed = needed
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        found = iter(ctx.saved_tensors)
+        scaled = [next(found).mul(weight) if need else None for need in ctx.needed]
+        return (*scaled[:3], None, None, None, None, *scaled[3:])
+
+
+def _logits(hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float, blocks: Sequence[Tensor]) -> Tensor:
+    """Return (rows, vocabulary) logits in float32."""
+    width = sum(len(block) for block in blocks)
+    logits = hidden.new_empty(len(hidden), width)
+    start = 0
+    for block in blocks:
+        torch.mm(hidden, block.detach().mT, out=logits[:, start : start + len(block)])
+        start += len(block)
+    if low is not None and up is not None:
+        logits.addmm_(low, up.mT, alpha=scale)
+    return logits.float()
+
+
+def _to_residual(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Return the summed loss; the logits turn into its gradient, the softmax less one at each label."""
+    if temperature != 1:
+        logits /= temperature
+    own = logits.gather(1, labels[:, None])
+    top = logits.amax(1, keepdim=True)
+    mass = logits.sub_(top).exp_().sum(1, keepdim=True)
+    logits /= mass
+    logits.scatter_add_(1, labels[:, None], logits.new_full((len(labels), 1), -1.0))
+    return (mass.log() + top - own).sum()
+
+
+def _add_gradients(
+    gradients: Sequence[Tensor | None],
+    residual: Tensor,
+    hidden: Tensor,
+    low: Tensor | None,
+    up: Tensor | None,
+    scale: float,
+    blocks: Sequence[Tensor],
+    part: slice,
+) -> None:
+    of_hidden, of_low, of_up, *of_blocks = gradients
+    start = 0
+    for block, of_block in zip(blocks, of_blocks, strict=True):
+        columns = residual[:, start : start + len(block)]
+        if of_hidden is not None:
+            of_hidden[part].addmm_(columns, block)
+        if of_block is not None:
+            of_block.addmm_(columns.mT, hidden)
+        start += len(block)
+    if of_low is not None and up is not None:
+        of_low[part].addmm_(residual, up, alpha=scale)
+    if of_up is not None and low is not None:
+        of_up.addmm_(residual.mT, low, alpha=scale)
