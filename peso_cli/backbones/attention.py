@@ -57,7 +57,8 @@ def decoder_states(
             decoder.set_attn_implementation(_NAME)
         # A mask of four dimensions is taken as ready, so that none is built; `attend` needs none.
         how = {"attend": attend, "attention_mask": torch.empty(1, 1, 1, 1, device=tokens.device)}
-    with _only_at(read.unique(), _behind_attention(decoder)):
+    distinct: Tensor = torch.unique(read)  # type: ignore[no-untyped-call]
+    with _only_at(distinct, _behind_attention(decoder)):
         hidden: Tensor = decoder(input_ids=tokens, position_ids=positions, use_cache=False, **how).last_hidden_state
     return hidden.flatten(0, 1).index_select(0, read)
 
@@ -68,7 +69,8 @@ def _behind_attention(decoder: nn.Module) -> list[nn.Module]:
     Nobody reads what they make of other places; in a small backbone they are a third of all work. Parts of other names
     just work everywhere.
     """
-    last = decoder.layers[-1] if isinstance(getattr(decoder, "layers", None), nn.ModuleList) else None
+    layers = getattr(decoder, "layers", None)
+    last = layers[-1] if isinstance(layers, nn.ModuleList) else None
     attention = getattr(last, "self_attn", None)
     parts = getattr(attention, "q_proj", None), getattr(attention, "o_proj", None), getattr(last, "mlp", None)
     return [part for part in parts if isinstance(part, nn.Module)]
@@ -89,7 +91,9 @@ def _only_at(places: Tensor, parts: Sequence[nn.Module]) -> Iterator[None]:
         whole = output.new_zeros(rows * length, output.shape[-1])
         return whole.index_copy(0, places, output[0]).view(rows, length, -1)
 
-    hooks = [part.register_forward_pre_hook(take) for part in parts] + [part.register_forward_hook(put) for part in parts]
+    hooks = [part.register_forward_pre_hook(take) for part in parts] + [
+        part.register_forward_hook(put) for part in parts
+    ]
     try:
         yield
     finally:

@@ -34,14 +34,15 @@ class Constraint(Protocol):
 
 
 class TrieConstraint:
-    """Only real items: a final node is a row of `catalog.sids`."""
+    """Only real items: a final node is a row of `catalog.sids`. Nodes are int32, as in the trie."""
 
     def __init__(self, catalog: Catalog, device: torch.device) -> None:
         trie = build_trie(catalog.sids)
         self.levels = trie.levels
         self._codes = [torch.from_numpy(c).to(device) for c in trie.codes]
         self._offsets = [torch.from_numpy(o).to(device) for o in trie.offsets]
-        self._slots = [torch.arange(trie.fanout(level), device=device) for level in range(trie.levels)]
+        fanouts = [trie.fanout(level) for level in range(trie.levels)]
+        self._slots = [torch.arange(fanout, dtype=torch.int32, device=device) for fanout in fanouts]
 
     def children(self, level: int, nodes: Tensor) -> Children:
         """Return each node's children, filled up to the level's largest fanout."""
@@ -49,11 +50,12 @@ class TrieConstraint:
         child = offsets[nodes][..., None] + self._slots[level]
         exists = child < offsets[nodes + 1][..., None]
         child = child.clamp(max=len(codes) - 1)
-        return Children(codes[child], child, exists)
+        # What a search picks logits by must be int64: widened only here, for the few that are looked at.
+        return Children(codes.index_select(0, child.flatten()).view_as(child).long(), child, exists)
 
     def sid_rows(self, nodes: Tensor) -> NDArray[np.int64]:
         """Return the nodes themselves."""
-        return nodes.cpu().numpy()
+        return nodes.cpu().numpy().astype(np.int64)
 
 
 class PositionalConstraint:

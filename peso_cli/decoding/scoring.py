@@ -7,6 +7,7 @@ continuations would not be kept even if that mass were zero doesn't need it: the
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ class Scorer:
         self._stop = self._start + sum(vocabulary.level_sizes)
         rows = len(head.weight)
         bounds = [*range(0, self._start, _BLOCK), self._start], [*range(self._stop, rows, _BLOCK), rows]
-        self._outside = [pair for edges in bounds for pair in zip(edges, edges[1:], strict=False) if pair[0] < pair[1]]
+        self._outside = [pair for edges in bounds for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
 
     def codes(self, hidden: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """Return the (..., codes of the level) logits of (..., hidden) states, and (...) the log-mass of all code tokens."""

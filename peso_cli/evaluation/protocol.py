@@ -59,7 +59,7 @@ class Scored:
             "kind": "sid",
             "item": mean_figures(item),
             "popularity": self._popularity(),
-            **self._ceiling(),
+            **self._ceiling(sid),
             "groups": self._by_group(sid),
         }
 
@@ -76,10 +76,11 @@ class Scored:
         sid = mean_figures(sid_figures(sid_ranks(rows, catalog.sid_of[targets]), rows.shape[1]))
         return {**sid, "item": mean_figures(item_figures(rows, targets, catalog))}
 
-    def _ceiling(self) -> Summary:
+    def _ceiling(self, figures: Figures) -> Summary:
+        """Return the best attainable values of those figures for which they are known."""
         if self.dataset.ceiling is None or self.split != "test":
             return {}
-        return {"ceiling": self.dataset.ceiling(self.stage)}
+        return {"ceiling": {n: value for n, value in self.dataset.ceiling(self.stage).items() if n in figures}}
 
 
 def check_beams(decoding: Decoding, catalog: Catalog, k: int) -> None:
@@ -107,10 +108,10 @@ def block_before(dataset: Dataset, stage: int) -> Block | None:
 def write_predictions(path: Path, scored: Scored) -> None:
     """Write predictions.parquet: one row per example.
 
-    Columns: user, stage, target, items (top_k, best first: the first item that carries each recommended semantic ID, null
-    where none does), scores (top_k), rank (of the target's semantic ID, 1-based, null if missed), history_length, group,
-    and for figures of the kind `item`: position (where the items that share the target's semantic ID begin in the
-    expanded list, null if missed) and sharing (how many they are).
+    Columns: user, stage, target, items (top_k, best first: the first item that carries each recommended semantic ID,
+    null where none does), scores (top_k), rank (of the target's semantic ID, 1-based, null if missed), history_length,
+    group, and for figures of the kind `item`: position (where the items that share the target's semantic ID begin in
+    the expanded list, null if missed) and sharing (how many they are).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

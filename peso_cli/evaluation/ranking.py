@@ -27,7 +27,7 @@ class Ranking:
     """Recommendations, best first.
 
     Attributes:
-        rows: (n, K) rows of `catalog.sids`; -1 stands behind the last, or for a sequence that no item carries.
+        rows: (n, K) rows of `catalog.sids`; -1 stands for a sequence that no item carries.
         scores: (n, K) mean log-probability of each sequence's tokens.
     """
 
@@ -41,11 +41,10 @@ class Ranker:
     def __init__(
         self, model: PreTrainedModel, vocabulary: Vocabulary, prompt: Prompt, catalog: Catalog, decoding: Decoding
     ) -> None:
-        check_beams(decoding, catalog, 1)
         kind: type[TrieConstraint] | type[PositionalConstraint]
         kind = TrieConstraint if decoding.constraint == "trie" else PositionalConstraint
         constraint: Constraint = kind(catalog, model.device)
-        self._constraint, self._prompt, self._decoding = constraint, prompt, decoding
+        self._constraint, self._prompt, self._catalog, self._decoding = constraint, prompt, catalog, decoding
         # The head's last token stays with each prompt, so that none is empty.
         self._search = BeamSearch(
             model, vocabulary, constraint, decoding.beams, decoding.normalise, prefix=prompt.head[:-1]
@@ -62,8 +61,10 @@ class Ranker:
             tick: called with (users done, users in all).
 
         Raises:
+            InputError: the beam or the catalog is too small for k.
             RunError: not every user was scored exactly once.
         """
+        check_beams(self._decoding, self._catalog, k)
         distinct, place, users = _distinct(histories)
         rows = np.full((len(distinct), k), -1, dtype=np.int64)
         scores = np.full((len(distinct), k), -np.inf, dtype=np.float32)

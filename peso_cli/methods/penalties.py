@@ -47,13 +47,13 @@ class _SoftmaxKL(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None, None]:
         pull, mass = ctx.saved_tensors
         return pull * (weight / mass)[:, None], None, None, None
 
 
 def _log_sum(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (n,) log sum exp of (n, m) logs and the sums themselves, leaving the scaled exponentials in their place."""
+    """Return (n,) log sum exp of (n, m) logs and the sums themselves, leaving the terms of the sums in their place."""
     top = logs.amax(1, keepdim=True)
     mass = logs.sub_(top).exp_().sum(1)
     return mass.log() + top[:, 0], mass
@@ -119,7 +119,8 @@ def anchored(
     weight = strength / (len(factors) if reduction == "mean" else 1)
 
     def penalty() -> Tensor:
-        parts = [group.stack(part) for group, part in zip(groups, _flat(members).split(sizes), strict=True)]
+        flat = torch.split(_flat(members), sizes)  # type: ignore[no-untyped-call]
+        parts = [group.stack(part) for group, part in zip(groups, flat, strict=True)]
         return weight * torch.stack([d(part).sum() for d, part in zip(distances, parts, strict=True)]).sum()
 
     return penalty

@@ -5,15 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from populations import CATALOG, PROMPTS, random_block
-from worlds import small_llama, vocabulary_of
+from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3Config, Qwen3ForCausalLM
+from worlds import random_catalog, small_llama, vocabulary_of
 
-from peso_cli.backbones.attention import additive, decoder_states, grouped_attention
-from peso_cli.data.examples import examples
-from peso_cli.training.layouts import Packed
-from peso_cli.training.sequences import shared
+from peso_cli.backbones.attention import additive, decoder_states, grouped_attention, sequences_of
 
-VOCABULARY = vocabulary_of(CATALOG)
+VOCABULARY = vocabulary_of(random_catalog(30, (3, 4, 5)))
 
 
 def tokens_of(rows, length, seed=0):
@@ -34,27 +33,93 @@ class Causal:
         return grouped_attention(query, key, value, causal, scale, dropout).transpose(1, 2)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_without_more_it_is_the_backbones_own_decoder(attention):
+ATTENTIONS = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+places = st.lists(st.integers(0, 20), min_size=1, max_size=25)
+
+
+def states_of(model, tokens, read=None, positions=None, attend=None):
+    """The states at some places, or at all of them."""
+    read = torch.arange(tokens.numel()) if read is None else torch.tensor(read)
+    return decoder_states(model, tokens, positions, attend, read)
+
+
+def plain_states(model, tokens, read=None, positions=None):
+    """The same by the backbone's own decoder."""
+    every = model.get_decoder()(tokens, position_ids=positions).last_hidden_state.flatten(0, 1)
+    return every if read is None else every[torch.tensor(read)]
+
+
+def close(one, other):
+    return torch.allclose(one, other, atol=1e-5)
+
+
+@ATTENTIONS
+def test_states_are_those_of_the_backbones_own_decoder(attention):
     model, tokens = small_llama(VOCABULARY, attention=attention), tokens_of(3, 7)
-    expected = model.get_decoder()(tokens).last_hidden_state
-    assert torch.equal(decoder_states(model, tokens), expected)
-    embedded = model.get_input_embeddings()(tokens)
-    assert torch.equal(decoder_states(model, None, embedded=embedded), expected)
-    assert torch.equal(decoder_states(model, tokens, torch.arange(7).expand(3, 7)), expected)
-    assert not torch.allclose(decoder_states(model, tokens, torch.arange(7).expand(3, 7) * 2), expected)
+    expected = plain_states(model, tokens)
+    assert close(states_of(model, tokens), expected)
+    assert close(states_of(model, tokens, positions=torch.arange(7).expand(3, 7)), expected)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@ATTENTIONS
 def test_a_row_attends_as_it_is_told(attention):
     model, tokens, attend = small_llama(VOCABULARY, attention=attention), tokens_of(1, 9), Causal()
-    expected = decoder_states(model, tokens)
-    assert torch.allclose(decoder_states(model, tokens, attend=attend), expected, atol=1e-5)
-    embedded = model.get_input_embeddings()(tokens)
-    assert torch.allclose(decoder_states(model, None, None, attend, embedded), expected, atol=1e-5)
+    expected = plain_states(model, tokens)
+    assert close(states_of(model, tokens, attend=attend), expected)
+    assert close(states_of(model, tokens, [8, 2], attend=attend), expected[[8, 2]])
     query, shared_by_two = (1, 2, 9, 16), (1, 1, 9, 16)
     one_pass = [(layer, query, shared_by_two, shared_by_two, 16**-0.5, 0.0) for layer in (0, 1)]
     assert attend.asked == one_pass * 2
+
+
+def test_a_row_has_positions_of_its_own():
+    model, tokens = small_llama(VOCABULARY), tokens_of(1, 9)
+    stretched = 2 * torch.arange(9)[None]
+    found = states_of(model, tokens, positions=stretched, attend=Causal())
+    assert close(found, plain_states(small_llama(VOCABULARY), tokens, positions=stretched))
+    assert not close(found, plain_states(model, tokens))
+
+
+def kinds_of_models():
+    """A Llama, one with a LoRA on all that works token by token, and one that shapes queries further."""
+    targets = ["q_proj", "o_proj", "up_proj", "down_proj"]
+    torch.manual_seed(1)
+    lora = get_peft_model(small_llama(VOCABULARY), LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    qwen = Qwen3ForCausalLM(Qwen3Config(vocab_size=VOCABULARY.size, initializer_range=0.3, **sizes, **heads))
+    return {"llama": small_llama(VOCABULARY), "lora": lora, "qwen3": qwen}
+
+
+MODELS = kinds_of_models()
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+@settings(max_examples=15, deadline=None)
+@given(places)
+def test_any_places_can_be_read_in_any_order(kind, read):
+    model, tokens = MODELS[kind], tokens_of(3, 7)
+    results = []
+    for states in (states_of, plain_states):
+        model.zero_grad(set_to_none=True)
+        found = states(model, tokens, read)
+        (found * torch.linspace(-1, 1, found.numel()).reshape(found.shape)).sum().backward()
+        results.append((found, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (found, gradients), (expected, wanted) = results
+    assert close(found, expected)
+    assert gradients.keys() == wanted.keys()
+    largest = max(gradient.norm() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        assert (gradients[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6 * largest, name
+
+
+def test_what_nobody_reads_costs_less():
+    costs = []
+    for read in ([5], list(range(21))):
+        with FlopCounterMode(display=False) as counter:
+            states_of(MODELS["llama"], tokens_of(3, 7), read)
+        costs.append(counter.get_total_flops())
+    assert costs[0] < 0.7 * costs[1]
 
 
 def test_dropout_reaches_a_row_in_training_only():
@@ -62,12 +127,17 @@ def test_dropout_reaches_a_row_in_training_only():
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.25
     for training in (True, False):
-        decoder_states(model.train(training), tokens_of(1, 5), attend=attend)
+        states_of(model.train(training), tokens_of(1, 5), attend=attend)
     assert [asked[-1] for asked in attend.asked] == [0.25, 0.25, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_after_a_packed_row_the_backbone_is_as_it_was(tmp_path, attention):
+def broken(*_):
+    """Attention that fails."""
+    raise RuntimeError("out of memory")
+
+
+@ATTENTIONS
+def test_after_packed_rows_the_backbone_is_as_it_was(tmp_path, attention):
     model, tokens = small_llama(VOCABULARY, attention=attention), tokens_of(3, 7)
     padding = torch.ones_like(tokens)
     padding[0, :3] = padding[1, :1] = 0
@@ -82,8 +152,10 @@ def test_after_a_packed_row_the_backbone_is_as_it_was(tmp_path, attention):
     with torch.no_grad():
         before = plain()
         model.save_pretrained(tmp_path / "before")
-        decoder_states(model, tokens_of(1, 9), attend=Causal())
-        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(before, plain(), strict=True))
+        states_of(model, tokens_of(1, 9), [3], attend=Causal())
+        with pytest.raises(RuntimeError, match="out of memory"):
+            states_of(model, tokens_of(1, 9), [3], attend=broken)
+        assert all(close(one, other) for one, other in zip(before, plain(), strict=True))
     model.save_pretrained(tmp_path / "after")
     configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("before", "after")]
     assert configs[0] == configs[1]
@@ -91,11 +163,9 @@ def test_after_a_packed_row_the_backbone_is_as_it_was(tmp_path, attention):
 
 def test_two_backbones_attend_each_in_its_own_way():
     packed, plain = small_llama(VOCABULARY), small_llama(VOCABULARY)
-    batch = Packed(PROMPTS["compact"]).batch([(s, 0) for s in [shared(examples(random_block(5), "train", 5))]])
-    tokens, positions = torch.from_numpy(batch.tokens), torch.from_numpy(batch.positions)
-    decoder_states(packed, tokens, positions, batch.grove.attend(tokens.device))
+    states_of(packed, tokens_of(1, 9), attend=Causal())
     assert plain.config._attn_implementation == "sdpa"
-    assert torch.equal(decoder_states(packed, tokens), decoder_states(plain, tokens))
+    assert close(states_of(packed, tokens_of(3, 7)), states_of(plain, tokens_of(3, 7)))
 
 
 counts, widths = st.integers(1, 4), st.integers(1, 5)
@@ -131,3 +201,14 @@ def test_a_mask_is_zero_or_the_lowest_number(dtype):
     mask = additive(torch.tensor([[True, False]]), dtype)
     assert mask.dtype == dtype
     assert mask.tolist() == [[0.0, torch.finfo(dtype).min]]
+
+
+@given(st.integers(1, 3), st.integers(0, 5), st.integers(1, 4), st.integers(1, 5), st.integers(0, 3))
+def test_sequences_that_lie_side_by_side_are_taken_as_they_lie(heads, start, count, length, behind):
+    row = torch.randn(1, heads, start + count * length + behind, 2)
+    found = sequences_of(row, start, count, length)
+    assert found.shape == (count, heads, length, 2)
+    for number, sequence in enumerate(found):
+        begin = start + number * length
+        assert torch.equal(sequence, row[0, :, begin : begin + length])
+    assert found.data_ptr() == row[:, :, start:].data_ptr()

@@ -58,6 +58,14 @@ def with_lora(tied=False, frozen=True, **settings):
     return model
 
 
+def with_rows(*rows):
+    config = LoraConfig(target_modules=["embed_tokens"], trainable_token_indices={"lm_head": list(rows)})
+    model = get_peft_model(Model(tied=False), config).base_model.model
+    with torch.no_grad():
+        model.get_output_embeddings().token_adapter.trainable_tokens_delta["default"] += 1
+    return model
+
+
 OWN = {
     "a head that trains": linear,
     "a frozen head": lambda: linear(frozen=True),
@@ -67,6 +75,10 @@ OWN = {
     "a lora on tied weights": lambda: with_lora(tied=True),
     "a lora on weights that train": lambda: with_lora(frozen=False),
     "a lora with a bias": lambda: with_lora(lora_bias=True),
+    "first rows": lambda: with_rows(0, 1, 2),
+    "last rows": lambda: with_rows(38, 39),
+    "rows apart": lambda: with_rows(5, 9),
+    "rows in another order": lambda: with_rows(9, 8, 7),
 }
 PRETRAINED = [
     (adapter, rows, tied)

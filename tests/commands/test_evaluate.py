@@ -1,8 +1,9 @@
 import json
 import shlex
 
+import pyarrow.parquet
 import pytest
-from commands.running import files_of, peso, refused
+from commands.running import SMALL, files_of, peso, refused
 
 from peso_cli.evaluation import figures
 
@@ -81,7 +82,9 @@ def test_several_stages_make_a_list(trained):
     assert [document["stage"] for document in documents] == [2, 3]
 
 
-@pytest.mark.parametrize("override", ["decoding.beams=20", "decoding=positional", "decoding.normalise=level"])
+@pytest.mark.parametrize(
+    "override", ["decoding.beams=20", "decoding=positional", "decoding.normalise=level", "decoding.top_k=5"]
+)
 def test_other_ways_of_decoding_leave_the_stages_own_figures_alone(copied, override):
     before = files_of(copied.folder("peso", 2))
     answer = peso("evaluate", "stage=2", "--json", *copied.arguments(override))
@@ -105,16 +108,94 @@ def test_a_damaged_file_of_other_figures_is_one_line(copied):
 
 def test_the_size_of_batches_changes_nothing(copied):
     document = {}
-    for tokens in (1, 10_000):
+    for tokens in (1, 10_000, "null"):
         path = copied.folder("single", 3) / "metrics.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "data": {}}))
         command = ("evaluate", "stage=3", "method=single", "--json", f"decoding.batch_tokens={tokens}")
         document[tokens] = peso(*command, *copied.arguments()).document
-    assert document[1] == document[10_000]
+    assert document[1] == document[10_000] == document["null"]
+
+
+def test_several_stages_at_once_give_the_figures_of_one_by_one(copied):
+    def again(*ons):
+        path = copied.folder("peso", 3) / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data": {}}))
+        for on in ons:
+            assert peso("evaluate", "stage=3", f"evaluation.on=[{on}]", *copied.arguments()).code == 0
+        return json.loads(path.read_text())
+
+    together, apart = again("2,1,3"), again("1", "2", "3")
+    assert set(together["evaluated"]) == {"1", "2", "3"}
+    assert together == apart
+
+
+def names_of(top):
+    """The figures of lists of some length."""
+    return {f"{kind}@{k}" for kind in ("recall", "ndcg") for k in {1, 5, 10, top} if k <= top}
+
+
+def at_some_k(figures):
+    return {name for name in figures if "@" in name}
+
+
+@pytest.mark.parametrize("top", [1, 5, 7, 20])
+def test_figures_go_as_far_as_the_lists_asked_for(copied, top):
+    document = peso("evaluate", "stage=2", f"decoding.top_k={top}", "--json", *copied.arguments()).document
+    test, own = document["evaluated"]["2"]["test"], metrics_of(copied)["evaluated"]["2"]["test"]
+    for figures_of in (test, test["item"], test["popularity"], test["popularity"]["item"]):
+        assert at_some_k(figures_of) == names_of(top)
+    for group in document["groups"]["2"]["test"].values():
+        assert at_some_k(group) == names_of(top)
+    assert at_some_k(test["ceiling"]) == at_some_k(own["ceiling"]) & names_of(top)
+    shared = names_of(top) & names_of(10)
+    assert {name: test[name] for name in shared} == {name: own[name] for name in shared}
+    assert document["protocol"]["top_k"] == top
+
+
+@pytest.mark.parametrize("top", [1, 7, 20])
+def test_a_stage_trained_with_other_lists_keeps_lists_of_that_length(tmp_path, top):
+    answer = peso("train", *SMALL, "trainer.epochs=1", f"decoding.top_k={top}", "--json", f"output={tmp_path}")
+    document = answer.document["stages"]["1"]
+    assert at_some_k(document["evaluated"]["1"]["test"]) == names_of(top)
+    (path,) = tmp_path.rglob("predictions.parquet")
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    assert {(len(row["items"]), len(row["scores"])) for row in rows} == {(top, top)}
+    assert {row["rank"] for row in rows} <= {None, *range(1, top + 1)}
+    hits = sum(row["rank"] is not None for row in rows)
+    assert document["evaluated"]["1"]["test"][f"recall@{top}"] == pytest.approx(hits / len(rows))
+
+
+def test_tables_of_short_lists_leave_the_longer_figures_out(copied):
+    for command in ("train", "evaluate"):
+        answer = peso(command, "stage=1..3", "decoding.top_k=5", *copied.arguments())
+        assert answer.code == 0, answer.err
+        rows = [row for row in cells(answer.out) if len(row) == 7]
+        assert {row[1] for row in rows} >= {"peso", "peso (item)", "popularity", "best attainable"}
+        for row in rows:
+            assert (row[3], row[5]) == ("-", "-")
+            assert float(row[2]) >= float(row[4]) >= 0
+    assert "mean 2+" in peso("train", "stage=1..3", "decoding.top_k=5", *copied.arguments()).out
 
 
 def test_too_narrow_a_beam_is_refused(trained):
     refused(peso("evaluate", "stage=2", "decoding.beams=5", *trained.arguments()), "decoding.beams=5", "at least 10")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["decoding.beams=19", "decoding.top_k=20"], ["decoding.beams=19", "at least 20"]),
+        (["decoding.beams=200", "decoding.top_k=200"], ["the catalog has", "fewer than 200"]),
+        (["decoding.top_k=0"], ["decoding.top_k=0", "greater than or equal to 1"]),
+    ],
+)
+def test_lists_that_can_not_be_filled_are_refused_before_anything_is_written(copied, tmp_path, overrides, parts):
+    before = files_of(copied.output)
+    refused(peso("evaluate", "stage=2", *copied.arguments(*overrides)), *parts)
+    refused(peso("train", "stage=2", *copied.arguments(*overrides)), *parts)
+    assert files_of(copied.output) == before
+    refused(peso("train", "stage=1", *SMALL, f"output={tmp_path / 'new'}", *overrides), *parts)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from decoding.wordy import wordy_llama, wordy_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretrained import KINDS
 from transformers import AutoModelForCausalLM
 from worlds import catalog_of, random_catalog, small_llama, vocabulary_of
 
 from peso_cli.backbones.vocabulary import Vocabulary
+from peso_cli.decoding import beam
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import PositionalConstraint, TrieConstraint
+from peso_cli.decoding.scoring import Scorer
 
 CONSTRAINTS = {"trie": TrieConstraint, "positional": PositionalConstraint}
 CPU = torch.device("cpu")
@@ -43,8 +47,8 @@ def llama():
     return small_llama(VOCABULARY)
 
 
-def search(model, beams, constraint="trie", catalog=CATALOG, **options):
-    return BeamSearch(model, VOCABULARY, CONSTRAINTS[constraint](catalog, CPU), beams, **options)
+def search(model, beams, constraint="trie", catalog=CATALOG, vocabulary=VOCABULARY, **options):
+    return BeamSearch(model, vocabulary, CONSTRAINTS[constraint](catalog, CPU), beams, **options)
 
 
 def random_prompts(count, longest=12, seed=0):
@@ -60,28 +64,28 @@ def continuations(constraint, level, before):
 
 
 @torch.no_grad()
-def log_probabilities(model, prompt, codes, normalise):
+def log_probabilities(model, prompt, codes, normalise, vocabulary=VOCABULARY):
     """What may be the next token after a prompt and some codes: one plain forward, no cache, no padding."""
-    tokens = [*prompt, *(VOCABULARY.first_code[level] + code for level, code in enumerate(codes))]
+    tokens = [*prompt, *(vocabulary.first_code[level] + code for level, code in enumerate(codes))]
     logits = model(torch.tensor([tokens])).logits[0, -1].float()
     if normalise == "level" and len(codes) < CATALOG.levels:
-        first = VOCABULARY.first_code[len(codes)]
+        first = vocabulary.first_code[len(codes)]
         return logits[first : first + CATALOG.level_sizes[len(codes)]].log_softmax(-1)
-    chosen = VOCABULARY.end if len(codes) == CATALOG.levels else VOCABULARY.first_code[len(codes)]
+    chosen = vocabulary.end if len(codes) == CATALOG.levels else vocabulary.first_code[len(codes)]
     return logits.log_softmax(-1)[int(chosen) :]
 
 
-def naive(model, prompt, beams, constraint="trie", normalise="vocabulary"):
+def naive(model, prompt, beams, constraint="trie", normalise="vocabulary", vocabulary=VOCABULARY):
     """A beam search in the plainest words: (codes, score) of the best, best first."""
     alive = [((), 0.0)]
     for level in range(CATALOG.levels):
         grown = []
         for codes, score in alive:
-            log_p = log_probabilities(model, prompt, codes, normalise)
+            log_p = log_probabilities(model, prompt, codes, normalise, vocabulary)
             grown += [((*codes, c), score + log_p[c].item()) for c in continuations(constraint, level, codes)]
         alive = sorted(grown, key=lambda pair: -pair[1])[:beams]
     if normalise == "vocabulary":
-        ends = [log_probabilities(model, prompt, codes, normalise)[0].item() for codes, _ in alive]
+        ends = [log_probabilities(model, prompt, codes, normalise, vocabulary)[0].item() for codes, _ in alive]
         alive = [(codes, score + end) for (codes, score), end in zip(alive, ends, strict=True)]
     return [(codes, score / (CATALOG.levels + 1)) for codes, score in sorted(alive, key=lambda pair: -pair[1])]
 
@@ -293,3 +297,202 @@ def test_dropout_is_off_in_a_search():
     prompts = random_prompts(2)
     expected = search(model.eval(), 10).run(prompts)
     assert torch.equal(search(model.train(), 10).run(prompts).scores, expected.scores)
+
+
+# Of many items
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=30))
+def test_the_trie_lets_on_just_what_some_item_continues_with(codes):
+    catalog = catalog_of(codes)
+    constraint, ways = TrieConstraint(catalog, CPU), [()]
+    for level in range(3):
+        children = constraint.children(level, torch.arange(len(ways)))
+        assert children.codes.dtype == torch.int64
+        longer = []
+        for node, way in enumerate(ways):
+            exists = children.exists[node]
+            expected = sorted({sid[level] for sid in catalog.sids.tolist() if tuple(sid[:level]) == way})
+            assert children.codes[node][exists].tolist() == expected
+            assert children.nodes[node][exists].tolist() == [*range(len(longer), len(longer) + len(expected))]
+            longer += [(*way, code) for code in expected]
+        ways = longer
+    assert [list(way) for way in ways] == catalog.sids.tolist()
+    assert constraint.sid_rows(torch.arange(len(ways))).dtype == np.int64
+
+
+def test_what_is_found_among_many_items_is_the_best_of_them():
+    sizes = (16, 16, 16)
+    catalog, some = random_catalog(3000, sizes), np.random.default_rng(0)
+    vocabulary = vocabulary_of(catalog)
+    model, prompt = small_llama(vocabulary, 1), some.integers(3, vocabulary.size, 6)
+    found = search(model, 3000, catalog=catalog, vocabulary=vocabulary).run([prompt])
+    assert sorted(found.nodes[0].tolist()) == list(range(3000))
+    rows = some.integers(0, 3000, 20)
+    for row, score in zip(found.nodes[0][rows].tolist(), found.scores[0][rows].tolist(), strict=True):
+        tokens = [*prompt, *vocabulary.sid_tokens(catalog.sids[row]), vocabulary.end]
+        with torch.no_grad():
+            log_p = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        assert score == pytest.approx(np.mean([float(log_p[at - 1, tokens[at]]) for at in range(6, 10)]), abs=1e-5)
+
+
+# A prefix that all prompts share
+
+
+def model_of(kind, layers):
+    """A random model whose four query heads share two key-value heads."""
+    make_config, make_model = KINDS[kind]
+    torch.manual_seed(layers)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    config = make_config(
+        vocab_size=VOCABULARY.size,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        intermediate_size=48,
+        initializer_range=0.3,
+        **heads,
+    )
+    return make_model(config).eval()
+
+
+def prompts_of(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, VOCABULARY.size, length) for length in lengths]
+
+
+@pytest.mark.parametrize("normalise", ["vocabulary", "level"])
+@pytest.mark.parametrize("before", [0, 1, 7])
+@pytest.mark.parametrize(("kind", "layers"), [("llama", 1), ("llama", 3), ("qwen3", 1), ("qwen3", 3)])
+def test_a_shared_prefix_read_once_changes_nothing(kind, layers, before, normalise):
+    model, (prefix,) = model_of(kind, layers), prompts_of([before], seed=9)
+    prompts = prompts_of([4, 1, 9, 1, 4, 2, 1])
+    once = search(model, 6, normalise=normalise, prefix=prefix)
+    plain = search(model, 6, normalise=normalise).run([np.concatenate([prefix, prompt]) for prompt in prompts])
+    for chosen in ([*range(7)], [5], [1, 3, 6]):  # all, one alone, and those of a single token
+        found = once.run([prompts[i] for i in chosen])
+        assert torch.equal(found.codes, plain.codes[chosen])
+        torch.testing.assert_close(found.scores, plain.scores[chosen], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_behind_a_prefix_it_finds_what_a_naive_search_finds(kind):
+    model, (prefix, *prompts) = model_of(kind, 2), prompts_of([5, 1, 3, 1])
+    found = search(model, 4, prefix=prefix).run(prompts)
+    for row, prompt in enumerate(prompts):
+        expected = naive(model, [*prefix, *prompt], 4)
+        assert found.codes[row].tolist() == [list(codes) for codes, _ in expected]
+        assert found.scores[row].tolist() == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("normalise", ["vocabulary", "level"])
+def test_nothing_is_read_twice(normalise):
+    model, seen = model_of("llama", 2), []
+    model.get_input_embeddings().register_forward_hook(lambda module, tokens, output: seen.append(tokens[0].numel()))
+    prefix, *prompts = prompts_of([6, 1, 4, 4])
+    wide = search(model, 5, normalise=normalise, prefix=prefix)
+    assert seen == [6]
+    wide.run(prompts)
+    levels = [3, 5, 5] if normalise == "vocabulary" else [3, 5]  # a level's probabilities need no end token
+    assert seen == [6, 9, *(3 * width for width in levels)]
+
+
+# Words beside the codes
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([-30.0, -8.0, 0.0, 4.0, 120.0]),
+    st.sampled_from([(3000, 1), (5, 2500), (2500, 600)]),
+    st.integers(1, 7),
+    st.integers(0, 1000),
+)
+def test_scores_are_over_all_words_however_much_they_weigh(shift, words, beams, seed):
+    vocabulary = wordy_vocabulary(CATALOG, *words)
+    model, rng = wordy_llama(vocabulary, shift, seed), np.random.default_rng(seed)
+    prompts = [rng.integers(0, vocabulary.size, length) for length in (3, 1)]
+    found = search(model, beams, vocabulary=vocabulary).run(prompts)
+    for row, prompt in enumerate(prompts):
+        expected = naive(model, prompt, beams, vocabulary=vocabulary)
+        assert found.codes[row].tolist() == [list(codes) for codes, _ in expected]
+        assert found.scores[row].tolist() == pytest.approx([score for _, score in expected], rel=1e-6, abs=1e-5)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """For how many beams the mass of the words was worked out, call by call."""
+    counts, log_mass = [], Scorer.log_mass
+
+    def spy(self, hidden, inside):
+        counts.append(len(inside))
+        return log_mass(self, hidden, inside)
+
+    monkeypatch.setattr(Scorer, "log_mass", spy)
+    return counts
+
+
+MANY = random_catalog(200, (8, 8, 8))
+
+
+def test_the_mass_of_words_is_asked_for_only_where_it_can_matter(asked):
+    vocabulary, beams = wordy_vocabulary(MANY, 300, 300), 16
+    prompts, there_are = prompts_of([3] * 4), 4 * (1 + 8 + beams)
+    for shift in (-12.0, 4.0):
+        asked.clear()
+        search(wordy_llama(vocabulary, shift), beams, catalog=MANY, vocabulary=vocabulary).run(prompts)
+        *searching, last = asked
+        assert last == 4 * beams  # all that are left end
+        if shift < 0:  # words that weigh little change no choice: asking once a level is enough, and for few
+            assert len(searching) == MANY.levels
+            assert sum(searching) < 0.8 * there_are
+        else:
+            assert sum(searching) <= there_are  # for none twice
+
+
+def test_probabilities_of_a_level_never_ask_for_the_mass_of_words(asked):
+    vocabulary = wordy_vocabulary(CATALOG, 300, 300)
+    search(wordy_llama(vocabulary, 0.0), 10, vocabulary=vocabulary, normalise="level").run(prompts_of([3, 1]))
+    assert asked == []
+
+
+@pytest.mark.parametrize("shift", [-30.0, 0.0, 120.0])
+@pytest.mark.parametrize("beams", [4, 10, 25])
+def test_among_words_and_behind_a_prefix_ties_go_to_the_lower_codes(shift, beams):
+    vocabulary = wordy_vocabulary(CATALOG, 2100, 30)
+    model = wordy_llama(vocabulary, shift)
+    torch.nn.init.zeros_(model.get_output_embeddings().weight)
+    prefix, *prompts = prompts_of([3, 2, 1, 5])
+    found = search(model, beams, vocabulary=vocabulary, prefix=prefix).run(prompts)
+    assert found.nodes.tolist() == [list(range(beams))] * 3
+    assert found.codes[0].tolist() == CATALOG.sids[:beams].tolist()
+
+
+# Memory
+
+
+def buffers_of(monkeypatch, beams, prefix, prompts):
+    """Bytes of all keys and values that a search of some width keeps for its prompts."""
+    made, make = [], beam.Prompts
+    monkeypatch.setattr(beam, "Prompts", lambda *arguments: made.append(make(*arguments)) or made[-1])
+    search(model_of("llama", 2), beams, prefix=prefix).run(prompts)
+    (states,) = made
+    sides = [side for layer in range(2) for run in range(len(states.runs)) for side in states.seen(layer, run, 0)]
+    return sum(side.untyped_storage().nbytes() for side in sides)
+
+
+def test_a_wider_beam_takes_room_for_its_codes_and_no_more_copies_of_prompts(monkeypatch):
+    prefix, *prompts = prompts_of([10, 40, 40, 7])
+    token = 2 * 2 * 2 * 8 * 4  # two layers, keys and values, two heads of width 8 in single precision
+    for beams in (1, 5, 20):
+        held = buffers_of(monkeypatch, beams, prefix, prompts)
+        assert held == token * (3 * 10 + 40 + 40 + 7 + 3 * beams * CATALOG.levels)
+        monkeypatch.undo()
+
+
+def test_how_much_it_takes_at_once(llama, monkeypatch):
+    narrow, wide = search(llama, 4), search(llama, 10**6)
+    assert (narrow.room, wide.room) == (12, 3 * 10**6)
+    assert narrow.prompts_at_once > 2 * search(llama, 10).prompts_at_once > 2
+    assert wide.prompts_at_once == 1
+    monkeypatch.setattr(beam, "free_memory", lambda device: 256 * 1000)  # a token takes 2 * 2 * 16 * 4 bytes
+    assert narrow.tokens_in_memory() == wide.tokens_in_memory() == 500

@@ -29,8 +29,15 @@ def dataset_of(blocks=BLOCKS, catalog=CATALOG):
 def test_what_makes_figures_comparable():
     plain = protocol_of(compose([]).config)
     narrow = protocol_of(compose(["decoding.beams=10"]).config)
-    assert narrow == {"constraint": "trie", "beams": 10, "normalise": "vocabulary", "window": 20}
-    for override in ("decoding.beams=20", "decoding=positional", "decoding.normalise=level", "prompt.window=5"):
+    assert narrow == {"constraint": "trie", "beams": 10, "normalise": "vocabulary", "top_k": 10, "window": 20}
+    others = (
+        "decoding.beams=20",
+        "decoding=positional",
+        "decoding.normalise=level",
+        "decoding.top_k=9",
+        "prompt.window=5",
+    )
+    for override in others:
         assert protocol_of(compose([override]).config) != plain
     for override in ("decoding.batch_tokens=1", "device=cpu", "evaluation.split=valid", "seed=3"):
         assert protocol_of(compose([override]).config) == plain
@@ -54,26 +61,55 @@ def test_figures_depend_on_a_stages_data_and_on_who_came_before():
     assert len(digests) == 4
 
 
-def test_scoring_asks_for_every_user_of_a_stage(monkeypatch):
-    asked, ticks = [], []
+class Counting:
+    """A stand-in for a ranker: the n-th history gets the k rows that follow n; it keeps what it was asked."""
 
-    def rank(histories, tick):
-        asked.extend(history.tolist() for history in histories)
-        tick(2, 2)
-        rows = np.tile(np.arange(10), (len(histories), 1))
+    def __init__(self):
+        self.asked = []
+
+    def rank(self, histories, k, tick):
+        self.asked.append([history.tolist() for history in histories])
+        tick(len(histories), len(histories))
+        rows = (np.arange(len(histories))[:, None] + np.arange(k)) % len(CATALOG.sids)
         return SimpleNamespace(rows=rows, scores=-rows.astype(np.float32))
 
-    config = SimpleNamespace(prompt=SimpleNamespace(window=2))
-    scored = score(SimpleNamespace(rank=rank), config, dataset_of(), 2, "test", lambda *tick: ticks.append(tick))
-    assert asked == [[4, 5], [7, 8]]
-    assert (scored.stage, scored.split, scored.ranks.tolist()) == (2, "test", [7, 10])
+
+def config_of(top_k=10, window=2):
+    return SimpleNamespace(prompt=SimpleNamespace(window=window), decoding=SimpleNamespace(top_k=top_k))
+
+
+def test_scoring_asks_for_every_user_of_a_stage():
+    ranker, ticks = Counting(), []
+    (scored,) = score(ranker, config_of(), dataset_of(), [2], "test", lambda *tick: ticks.append(tick))
+    assert ranker.asked == [[[4, 5], [7, 8]]]
+    assert (scored.stage, scored.split, scored.ranks.tolist()) == (2, "test", [7, 9])
     assert ticks == [(2, 2, "users")]
 
 
+def test_several_stages_are_ranked_together_and_each_gets_its_own_users():
+    ranker, ticks = Counting(), []
+    found = score(ranker, config_of(), dataset_of(), [2, 1], "test", lambda *tick: ticks.append(tick))
+    assert ranker.asked == [[[4, 5], [7, 8], [0, 1], [3, 4]]]
+    assert [(s.stage, s.rows[:, 0].tolist(), s.scores[:, 0].tolist()) for s in found] == [
+        (2, [0, 1], [0, -1]),
+        (1, [2, 3], [-2, -3]),
+    ]
+    assert [s.examples.target_items.tolist() for s in found] == [[6, 9], [2, 5]]
+    assert ticks == [(4, 4, "users")]
+
+
+def test_lists_are_as_long_as_asked_for():
+    for top in (1, 7):
+        (scored,) = score(Counting(), config_of(top), dataset_of(), [2], "test")
+        assert scored.rows.shape == scored.scores.shape == (2, top)
+
+
 def test_a_stage_with_nobody_to_score_is_an_error():
-    blocks = {**BLOCKS, 2: block_of({"u": ([0], [1, 2])})}
-    with pytest.raises(InputError, match="stage 2 of toy has no user with enough events to be scored"):
-        score(None, SimpleNamespace(prompt=SimpleNamespace(window=2)), dataset_of(blocks), 2, "test")
+    blocks, ranker = {**BLOCKS, 2: block_of({"u": ([0], [1, 2])})}, Counting()
+    for stages in ([2], [1, 2]):
+        with pytest.raises(InputError, match="stage 2 of toy has no user with enough events to be scored"):
+            score(ranker, config_of(), dataset_of(blocks), stages, "test")
+    assert ranker.asked == []
 
 
 def test_flat_figures_are_numbers_by_dotted_names():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from peso_cli.evaluation.metrics import (
     CUTOFFS,
+    cutoffs,
     item_figures,
     mean_figures,
     ndcg_at_k,
@@ -25,6 +26,11 @@ KEYS = ["recall@1", "recall@5", "recall@10", "ndcg@1", "ndcg@5", "ndcg@10"]
 def catalog_of(sids):
     """A catalog whose item i carries row `sids[i]`; every row from 0 up to the largest must occur."""
     return Catalog(tuple(map(str, range(len(sids)))), np.array(sids, dtype=np.int32)[:, None], {})
+
+
+def filled(ranked, width=10):
+    """Rankings filled up to a length by sequences that no item carries."""
+    return np.pad(ranked, ((0, 0), (0, width - ranked.shape[1])), constant_values=-1)
 
 
 def answer(text):
@@ -74,13 +80,30 @@ def test_illegal_sequences_fall_behind_even_the_least_likely_legal_one():
 
 
 def test_sid_figures_of_known_ranks():
-    figures = sid_figures(np.array([1, 3, 0, 10, 11]))
+    figures = sid_figures(np.array([1, 3, 0, 10, 11]), 10)
     assert list(figures) == KEYS
     assert figures["recall@1"].tolist() == [1, 0, 0, 0, 0]
     assert figures["recall@5"].tolist() == [1, 1, 0, 0, 0]
     assert figures["recall@10"].tolist() == [1, 1, 0, 1, 0]
     assert figures["ndcg@5"].tolist() == [1, 0.5, 0, 0, 0]
     np.testing.assert_allclose(figures["ndcg@10"], [1, 0.5, 0, 1 / log2(11), 0], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("top", "at"), [(1, (1,)), (4, (1, 4)), (5, (1, 5)), (7, (1, 5, 7)), (10, (1, 5, 10)), (20, (1, 5, 10, 20))]
+)
+def test_figures_are_those_of_the_cutoffs_within_the_list_and_of_the_list(top, at):
+    names = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in at]
+    assert cutoffs(top) == at
+    ranks = np.array([1, 0, 3, 6, 12, top])
+    by_sid = sid_figures(np.where(ranks <= top, ranks, 0), top)
+    by_item = item_figures(filled(np.zeros((1, 1), np.int64), top), np.array([0]), catalog_of([0, 0, 1]))
+    assert (list(by_sid), list(by_item)) == (names, names)
+    for k in at:
+        hits = (ranks > 0) & (ranks <= k)
+        assert by_sid[f"recall@{k}"].tolist() == hits.tolist()
+        assert by_sid[f"ndcg@{k}"] == pytest.approx(hits / np.log2(np.maximum(ranks, 1) + 1))
+        assert by_item[f"recall@{k}"].tolist() == [min(k, 2) / 2]
 
 
 def test_sid_ranks_are_one_based_and_zero_where_missed():
@@ -91,7 +114,7 @@ def test_sid_ranks_are_one_based_and_zero_where_missed():
 def test_item_figures_of_a_shared_sid_worked_by_hand():
     # Items 0-1 carry SID 0, items 2-5 SID 1. SID 1's four items fill positions 3 to 6, three of them within 5.
     catalog = catalog_of([0, 0, 1, 1, 1, 1])
-    figures = item_figures(np.array([[0, 1]]), np.array([4]), catalog)
+    figures = item_figures(filled(np.array([[0, 1]])), np.array([4]), catalog)
     assert list(figures) == KEYS
     assert [figures[f"recall@{k}"][0] for k in CUTOFFS] == [0, 3 / 4, 1]
     assert figures["ndcg@1"][0] == 0
@@ -100,7 +123,7 @@ def test_item_figures_of_a_shared_sid_worked_by_hand():
 
 
 def test_a_group_larger_than_the_list_shares_its_positions():
-    figures = item_figures(np.array([[0]]), np.array([3]), catalog_of([0] * 40))
+    figures = item_figures(filled(np.array([[0]])), np.array([3]), catalog_of([0] * 40))
     assert [figures[f"recall@{k}"][0] for k in CUTOFFS] == [1 / 40, 5 / 40, 10 / 40]
 
 
@@ -134,7 +157,7 @@ def brute_force(catalog, ranked, target):
 @given(worlds())
 def test_item_figures_are_the_average_over_all_orders_of_items_that_share_a_sid(world):
     catalog, ranked, targets = world
-    figures = item_figures(ranked, targets, catalog)
+    figures = item_figures(filled(ranked), targets, catalog)
     for row, target in enumerate(targets):
         expected = brute_force(catalog, ranked[row], target)
         assert {key: figures[key][row] for key in KEYS} == pytest.approx(expected, abs=1e-12)
@@ -145,8 +168,8 @@ def test_item_figures_are_the_average_over_all_orders_of_items_that_share_a_sid(
 def test_figures_are_bounded_and_never_fall_with_k(world):
     catalog, ranked, targets = world
     for figures in (
-        sid_figures(sid_ranks(ranked, catalog.sid_of[targets])),
-        item_figures(ranked, targets, catalog),
+        sid_figures(sid_ranks(ranked, catalog.sid_of[targets]), 10),
+        item_figures(filled(ranked), targets, catalog),
     ):
         for kind in ("recall", "ndcg"):
             columns = np.array([figures[f"{kind}@{k}"] for k in CUTOFFS])
@@ -163,24 +186,27 @@ def test_without_collisions_both_kinds_agree(items, k, random):
     catalog = catalog_of(random.sample(range(items), items))
     ranked = np.array([random.sample(range(items), min(k, items)) for _ in range(5)])
     targets = np.array([random.randrange(items) for _ in range(5)])
-    by_sid = sid_figures(sid_ranks(ranked, catalog.sid_of[targets]))
+    by_sid = sid_figures(sid_ranks(ranked, catalog.sid_of[targets]), ranked.shape[1])
     by_item = item_figures(ranked, targets, catalog)
     assert {key: column.tolist() for key, column in by_sid.items()} == {k: c.tolist() for k, c in by_item.items()}
 
 
 @settings(max_examples=40, deadline=None)
 @given(worlds())
-def test_filling_up_a_short_ranking_changes_nothing(world):
+def test_the_figures_of_a_shorter_list_are_those_of_a_longer_one(world):
     catalog, ranked, targets = world
-    padded = np.pad(ranked, ((0, 0), (0, 3)), constant_values=-1)
-    short, long = item_figures(ranked, targets, catalog), item_figures(padded, targets, catalog)
-    assert {k: c.tolist() for k, c in short.items()} == {k: c.tolist() for k, c in long.items()}
-    sid = catalog.sid_of[targets]
-    assert sid_ranks(ranked, sid).tolist() == sid_ranks(padded, sid).tolist()
+    sid, long = catalog.sid_of[targets], filled(ranked)
+    assert sid_ranks(ranked, sid).tolist() == sid_ranks(long, sid).tolist()
+    whole = item_figures(long, targets, catalog), sid_figures(sid_ranks(long, sid), 10)
+    for width in (1, 5):
+        cut = long[:, :width]
+        parts = item_figures(cut, targets, catalog), sid_figures(sid_ranks(cut, sid), width)
+        for short, all_figures in zip(parts, whole, strict=True):
+            assert {k: c.tolist() for k, c in short.items()} == {k: all_figures[k].tolist() for k in short}
 
 
 def test_means_over_all_and_over_chosen_users():
-    figures = sid_figures(np.array([1, 3, 0, 2]))
+    figures = sid_figures(np.array([1, 3, 0, 2]), 10)
     everybody = mean_figures(figures)
     assert list(everybody) == ["users", *KEYS]
     assert everybody["users"] == 4
@@ -191,9 +217,9 @@ def test_means_over_all_and_over_chosen_users():
 
 
 def test_means_of_nobody_are_none_and_fit_into_json():
-    nobody = mean_figures(sid_figures(np.array([1, 3])), np.array([False, False]))
+    nobody = mean_figures(sid_figures(np.array([1, 3]), 10), np.array([False, False]))
     assert nobody == {"users": 0} | dict.fromkeys(KEYS)
-    assert mean_figures(sid_figures(np.zeros(0, np.int64))) == nobody
+    assert mean_figures(sid_figures(np.zeros(0, np.int64), 10)) == nobody
     assert json.loads(json.dumps(nobody, allow_nan=False)) == nobody
 
 

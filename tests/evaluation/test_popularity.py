@@ -44,7 +44,7 @@ def test_figures_on_games_are_near_the_known_ones(shared):
         block = dataset.block(stage)
         target = examples(block, "test", window=20).target_items
         ranked = np.tile(popularity_ranking(block, dataset.catalog, 10), (len(target), 1))
-        by_sid = mean_figures(sid_figures(sid_ranks(ranked, dataset.catalog.sid_of[target])))
+        by_sid = mean_figures(sid_figures(sid_ranks(ranked, dataset.catalog.sid_of[target]), 10))
         by_item = mean_figures(item_figures(ranked, target, dataset.catalog))
         assert by_sid["users"] == by_item["users"] == len(block.users)
         assert by_item["recall@10"] <= by_sid["recall@10"]

@@ -48,9 +48,10 @@ def dataset_of(before=BEFORE, ceiling=None):
     return Dataset("toy", CATALOG, 2, blocks.__getitem__, blocks.__contains__, ceiling)
 
 
-def scored_of(split="test", **more):
+def scored_of(split="test", top=10, **more):
     dataset = dataset_of(**more)
-    return Scored(dataset, 2, split, user_examples(dataset, 2, split, 20), RANKED, SCORES)
+    chosen = user_examples(dataset, 2, split, 20)
+    return Scored(dataset, 2, split, chosen, RANKED[:, :top], SCORES[:, :top])
 
 
 def gain(rank):
@@ -129,8 +130,30 @@ def test_the_ceiling_is_that_of_the_test_users():
         return {"recall@10": stage / 10}
 
     assert scored_of(ceiling=ceiling).summary()["ceiling"] == {"recall@10": 0.2}
+    assert scored_of(top=7, ceiling=ceiling).summary()["ceiling"] == {}
     assert "ceiling" not in scored_of("valid", ceiling=ceiling).summary()
     assert "ceiling" not in scored_of().summary()
+
+
+@pytest.mark.parametrize(("top", "at"), [(1, [1]), (5, [1, 5]), (7, [1, 5, 7]), (10, [1, 5, 10])])
+def test_the_length_of_the_lists_is_the_largest_k(top, at):
+    names = {"users", *(f"{kind}@{k}" for kind in ("recall", "ndcg") for k in at)}
+    whole, summary = scored_of().summary(), scored_of(top=top).summary()
+    parts = {"": summary, "item": summary["item"], "popularity": summary["popularity"]}
+    parts |= {"popularity item": parts["popularity"].pop("item"), **summary["groups"]}
+    for what, figures in parts.items():
+        assert {n for n in figures if n == "users" or "@" in n} == names, what
+    assert {n: whole[n] for n in names & {*whole}} == {n: summary[n] for n in names & {*whole}}
+    hits = (scored_of().ranks > 0) & (scored_of().ranks <= top)
+    assert summary[f"recall@{top}"] == hits.mean()
+
+
+def test_predictions_hold_lists_of_any_length(tmp_path):
+    write_predictions(tmp_path / "predictions.parquet", scored_of(top=7))
+    rows = pyarrow.parquet.read_table(tmp_path / "predictions.parquet").to_pylist()
+    assert {(len(row["items"]), len(row["scores"])) for row in rows} == {(7, 7)}
+    assert [row["rank"] for row in rows] == [1, 2, None, None]
+    assert [row["position"] for row in rows] == [1, 2, None, None]
 
 
 def test_predictions_are_one_row_a_user(tmp_path):
@@ -166,9 +189,9 @@ def test_a_semantic_id_is_shown_by_its_first_item():
 )
 def test_a_search_that_can_not_return_enough_is_refused(beams, k, part):
     with pytest.raises(InputError, match=part):
-        check_beams(Decoding(beams, "trie", "vocabulary", 100), CATALOG, k)
+        check_beams(Decoding(beams, "trie", "vocabulary"), CATALOG, k)
 
 
 def test_a_search_that_just_returns_enough_will_do():
-    check_beams(Decoding(10, "trie", "vocabulary", 100), CATALOG)
-    check_beams(Decoding(11, "trie", "vocabulary", 100), CATALOG, 11)
+    check_beams(Decoding(10, "trie", "vocabulary"), CATALOG, 10)
+    check_beams(Decoding(11, "trie", "vocabulary"), CATALOG, 11)

@@ -7,6 +7,7 @@ from worlds import COMPACT, INSTRUCT, catalog_of, random_catalog, small_llama, v
 
 from peso_cli.backbones.prompts import render
 from peso_cli.config.schema import Decoding
+from peso_cli.decoding.beam import BeamSearch
 from peso_cli.errors import InputError, RunError
 from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
 
@@ -24,7 +25,7 @@ def ranker_of(batch_tokens=10_000, constraint="trie", beams=10, template=COMPACT
 
 
 def test_every_user_is_ranked_for_once_in_place():
-    ranking = ranker_of().rank(HISTORIES)
+    ranking = ranker_of().rank(HISTORIES, 10)
     assert ranking.rows.shape == ranking.scores.shape == (12, 10)
     for row, scores in zip(ranking.rows, ranking.scores, strict=True):
         assert len(set(row.tolist())) == 10
@@ -32,7 +33,7 @@ def test_every_user_is_ranked_for_once_in_place():
         assert (np.diff(scores) <= 0).all()
     # Equal histories get equal lists, wherever they stand.
     assert (ranking.rows[1] == ranking.rows[7]).all()
-    alone = ranker_of().rank([HISTORIES[4]])
+    alone = ranker_of().rank([HISTORIES[4]], 10)
     assert (alone.rows[0] == ranking.rows[4]).all()
     assert alone.scores[0] == pytest.approx(ranking.scores[4], abs=1e-5)
 
@@ -40,9 +41,9 @@ def test_every_user_is_ranked_for_once_in_place():
 @pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
 @pytest.mark.parametrize("constraint", ["trie", "positional"])
 def test_the_size_of_batches_changes_nothing(constraint, template):
-    whole = ranker_of(10_000, constraint, template=template).rank(HISTORIES)
-    for tokens in (1, 30, 100):
-        parts = ranker_of(tokens, constraint, template=template).rank(HISTORIES)
+    whole = ranker_of(10_000, constraint, template=template).rank(HISTORIES, 10)
+    for tokens in (1, 150, 300, None):
+        parts = ranker_of(tokens, constraint, template=template).rank(HISTORIES, 10)
         assert (parts.rows == whole.rows).all()
         assert parts.scores == pytest.approx(whole.scores, abs=1e-5)
 
@@ -50,8 +51,8 @@ def test_the_size_of_batches_changes_nothing(constraint, template):
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(range(12)))
 def test_the_order_of_users_changes_nothing(order):
-    ranking = ranker_of(60).rank(HISTORIES)
-    shuffled = ranker_of(60).rank([HISTORIES[i] for i in order])
+    ranking = ranker_of(150).rank(HISTORIES, 10)
+    shuffled = ranker_of(150).rank([HISTORIES[i] for i in order], 10)
     assert (shuffled.rows == ranking.rows[order]).all()
     assert shuffled.scores == pytest.approx(ranking.scores[order], abs=1e-5)
 
@@ -65,39 +66,141 @@ def test_as_many_as_asked_for_and_the_same_ones_first():
 
 def test_a_catalog_with_no_more_than_ten_is_ranked_whole():
     catalog = catalog_of([[n // 4, n % 4] for n in range(10)])
-    ranking = ranker_of(beams=20, catalog=catalog).rank(HISTORIES[1:2])
+    ranking = ranker_of(beams=20, catalog=catalog).rank(HISTORIES[1:2], 10)
     assert sorted(ranking.rows[0].tolist()) == list(range(10))
 
 
 def test_sequences_that_no_item_carries_keep_their_places():
-    ranking = ranker_of(constraint="positional").rank(HISTORIES)
+    ranking = ranker_of(constraint="positional").rank(HISTORIES, 10)
     assert (ranking.rows == -1).any()
     assert np.isfinite(ranking.scores).all()
 
 
 def test_nobody_is_ranked_for_nobody():
-    ranking = ranker_of().rank([])
-    assert ranking.rows.shape == (0, 10)
+    ranking = ranker_of().rank([], 10)
+    assert ranking.rows.shape == ranking.scores.shape == (0, 10)
 
 
 def test_progress_counts_users():
-    ticks = []
-    ranker_of(60).rank(HISTORIES, tick=lambda done, total: ticks.append((done, total)))
-    assert [done for done, _ in ticks] == sorted(done for done, _ in ticks)
-    assert ticks[-1] == (12, 12)
+    ticks, histories = [], [*HISTORIES, *HISTORIES[:5]]
+    ranker_of(100).rank(histories, 10, lambda done, total: ticks.append((done, total)))
+    done = [done for done, _ in ticks]
+    assert done == sorted(set(done))
+    assert {total for _, total in ticks} == {17}
+    assert ticks[-1] == (17, 17)
     assert len(ticks) > 2
+
+
+def watch(patch):
+    """From now on, keep the prompts of every search, batch by batch."""
+    batches, run = [], BeamSearch.run
+
+    def spy(self, prompts):
+        batches.append([prompt.tolist() for prompt in prompts])
+        return run(self, prompts)
+
+    patch.setattr(BeamSearch, "run", spy)
+    return batches
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    return watch(monkeypatch)
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
+def test_equal_histories_are_searched_for_once(searched, template):
+    ranker, order = ranker_of(template=template), np.random.default_rng(1).integers(0, 12, 60)
+    ranking = ranker.rank([HISTORIES[i] for i in order], 10)
+    prompts = [tuple(prompt) for batch in searched for prompt in batch]
+    distinct = {tuple(HISTORIES[i]) for i in order}
+    assert len(prompts) == len(set(prompts)) == len(distinct) < 12
+    searched.clear()
+    each = [ranker.rank([HISTORIES[i]], 10) for i in range(12)]
+    assert len(searched) == 12
+    for row, i in enumerate(order):
+        assert (ranking.rows[row] == each[i].rows[0]).all()
+        assert ranking.scores[row] == pytest.approx(each[i].scores[0], abs=1e-5)
+
+
+def test_histories_are_equal_only_if_their_order_is(searched):
+    one, other = np.array([1, 2, 3], dtype=np.int32), np.array([1, 3, 2], dtype=np.int32)
+    ranker_of().rank([one, other, one.copy()], 10)
+    assert sum(map(len, searched)) == 2
+
+
+def tokens_held(batch, template):
+    """Tokens of a batch's prompts as they are in memory, and room for three levels of ten beams each."""
+    head = len(render(template, vocabulary_of(CATALOG, template), CATALOG).head)
+    return len(batch) * (head - 1 + max(map(len, batch)) + 30)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 500), st.sampled_from([COMPACT, INSTRUCT]))
+def test_no_batch_holds_more_tokens_than_it_may(tokens, template):
+    with pytest.MonkeyPatch.context() as patch:
+        batches = watch(patch)
+        ranker_of(tokens, template=template).rank(HISTORIES, 10)
+    lengths = [len(prompt) for batch in batches for prompt in batch]
+    assert lengths == sorted(lengths)
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        assert len(batch) == 1 or tokens_held(batch, template) <= tokens
+        if following:  # the next one had no room
+            assert tokens_held([*batch, following[0]], template) > tokens
+
+
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_no_batch_holds_more_prompts_than_the_device_likes(searched, monkeypatch, most):
+    monkeypatch.setattr(BeamSearch, "prompts_at_once", most)
+    ranker_of(None).rank(HISTORIES, 10)
+    distinct = len({tuple(history) for history in HISTORIES})
+    sizes = [min(most, distinct - start) for start in range(0, distinct, most)]
+    assert [len(batch) for batch in searched] == sizes
+
+
+def test_without_a_limit_batches_are_as_large_as_memory_has_room_for(searched, monkeypatch):
+    monkeypatch.setattr(BeamSearch, "tokens_in_memory", lambda self: 100)
+    ranker_of(None).rank(HISTORIES, 10)
+    assert len(searched) > 2
+    assert all(len(batch) == 1 or tokens_held(batch, COMPACT) <= 100 for batch in searched)
+
+
+@torch.no_grad()
+def plain_scores(template, history):
+    """The score of every semantic ID after a history, by one plain forward over the whole prompt."""
+    vocabulary = vocabulary_of(CATALOG, template)
+    prompt = render(template, vocabulary, CATALOG)
+    begin, sids = prompt.tokens(history), vocabulary.sid_tokens(CATALOG.sids)
+    rows = np.column_stack([np.tile(begin, (len(sids), 1)), sids, np.full(len(sids), vocabulary.end)])
+    log_p = MODELS[template.name](torch.from_numpy(rows)).logits.log_softmax(-1)[:, len(begin) - 1 : -1]
+    return log_p.gather(2, torch.from_numpy(rows[:, len(begin) :, None])).squeeze(2).mean(1).numpy()
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
+@pytest.mark.parametrize("histories", [[1], [1, 7], [0, 1, 2, 3]], ids=str)
+def test_all_are_ranked_by_their_own_scores_those_without_a_history_too(template, histories):
+    chosen = [HISTORIES[i] for i in histories]
+    assert not len(HISTORIES[1])
+    ranking = ranker_of(beams=30, template=template).rank(chosen, 30)
+    for row, history in enumerate(chosen):
+        scores = plain_scores(template, history)
+        assert ranking.rows[row].tolist() == np.argsort(-scores).tolist()
+        assert ranking.scores[row] == pytest.approx(np.sort(scores)[::-1], abs=1e-5)
 
 
 def test_a_user_who_is_left_out_is_a_failure(monkeypatch):
     ranker = ranker_of()
     monkeypatch.setattr(ranker, "_batches", lambda histories: iter([[0, 1], [1, 2]]))
-    with pytest.raises(RunError, match="2 of 4 users were not scored exactly once"):
-        ranker.rank(HISTORIES[:4])
+    with pytest.raises(RunError, match="2 of 4 histories were not scored exactly once"):
+        ranker.rank(HISTORIES[:4], 10)
 
 
-def test_too_narrow_a_beam_is_refused():
+def test_too_narrow_a_beam_or_too_small_a_catalog_is_refused(searched):
     with pytest.raises(InputError, match=r"decoding\.beams=9"):
-        ranker_of(beams=9)
+        ranker_of(beams=9).rank(HISTORIES, 10)
+    with pytest.raises(InputError, match="30 distinct semantic IDs"):
+        ranker_of(beams=40).rank(HISTORIES, 31)
+    assert searched == []
 
 
 @given(st.integers(0, 60), st.integers(1, 60), st.integers(0, 5))

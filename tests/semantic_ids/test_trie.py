@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import catalog_of
+from worlds import catalog_of, random_catalog
 
 from peso_cli.data.blocks import read_released
 from peso_cli.semantic_ids.trie import build_trie
@@ -73,3 +73,27 @@ def test_children_are_consecutive_runs_in_ascending_order(codes):
 def test_the_trie_of_real_items_leads_to_every_semantic_id(shared):
     sids = read_released(shared / "data" / "amazon_games", "amazon_games").catalog.sids
     assert unfold(build_trie(sids)) == nested(sids.tolist())
+
+
+def test_many_items_take_few_bytes_and_every_node_has_just_its_children():
+    sids = random_catalog(100_000, (256, 256, 256, 256)).sids
+    trie = build_trie(sids)
+    nodes = sum(len(codes) for codes in trie.codes)
+    assert trie.nbytes == sum(array.nbytes for array in (*trie.codes, *trie.offsets))
+    assert trie.nbytes <= 8 * (nodes + trie.levels) <= 24 * len(sids)
+    for row in np.random.default_rng(1).integers(0, len(sids), 30).tolist():
+        node, below = 0, sids
+        for level, code in enumerate(sids[row]):
+            children = np.arange(trie.offsets[level][node], trie.offsets[level][node + 1])
+            codes = trie.codes[level][children]
+            assert codes.tolist() == np.unique(below[:, level]).tolist()
+            node, below = int(children[codes == code][0]), below[below[:, level] == code]
+        assert node == row
+
+
+@settings(max_examples=30, deadline=None)
+@given(sid_lists)
+def test_a_node_costs_eight_bytes(codes):
+    trie = build_trie(catalog_of(codes).sids)
+    parents = 1 + sum(len(codes) for codes in trie.codes[:-1])
+    assert trie.nbytes == 4 * (sum(len(codes) for codes in trie.codes) + parents + trie.levels)

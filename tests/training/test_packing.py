@@ -69,9 +69,9 @@ def test_epochs_differ_in_order_and_in_mixture(kind):
 
 @EACH
 def test_long_and_short_batches_come_in_any_order(kind):
-    packer = packer_of([random_block(80)], 100, kind)
+    packer = packer_of([random_block(60, events=8)], 75 if kind == "packed" else 90, kind)
     means = [np.mean(lengths) for lengths in lengths_in(packer, packer.plan((3, 0)))]
-    assert len(means) > 20
+    assert 20 < len(means) < 32  # as many as are sorted at once
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
 
 

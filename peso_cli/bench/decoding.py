@@ -1,0 +1,147 @@
+"""`peso bench decode`: this package's search, plain `generate`, and a bare reading of the same prompts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from peso_cli.bench import plain
+from peso_cli.bench.cases import Case, histories_of, trained_for_a_while
+from peso_cli.bench.measure import Times, best_of, flops, matrix_rate, peak_memory, side_by_side
+from peso_cli.evaluation.ranking import Ranker
+from peso_cli.stages import Display
+
+Document = dict[str, Any]
+Histories = Sequence[NDArray[np.int32]]
+
+_NEAR = 1e-5
+"""Scores nearer than this may stand in either order: sums in another order round otherwise."""
+
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int, display: Display) -> Document:
+    """Measure decoding.
+
+    Args:
+        case: what is measured.
+        users: test users whose lists are compared, and
+        timed: how many of them are timed.
+        repeats: how often each way is timed.
+        steps: training steps before.
+        display: shows progress.
+    """
+    model = trained_for_a_while(case, steps, display.bar("training for a while"))
+    everybody = histories_of(case.sample("test", users))
+    some = everybody[: min(timed, len(everybody))]
+    search = _plain_search(case, model)
+    batch = best_of(_BATCHES, lambda size: lambda: search.run(some[: max(size, 16)], size))
+    reading = best_of(_BATCHES, lambda size: lambda: plain.bare_prefill(model, case.backbone.prompt, some, size))
+    ours = _ranker(case, model)
+    ways = {
+        f"plain generate, batch {batch}": lambda: search.run(some, batch),
+        "plain generate, batch 1": lambda: search.run(some, 1),
+        "peso": lambda: ours(some),
+        f"bare reading, batch {reading}": lambda: plain.bare_prefill(model, case.backbone.prompt, some, reading),
+    }
+    times = side_by_side(ways, repeats, display.bar("timing"))
+    return {
+        "bench": "decode",
+        "backbone": case.config.backbone.name,
+        "prompt": case.config.prompt.name,
+        "vocabulary": case.backbone.vocabulary.size,
+        "beams": case.config.decoding.beams,
+        "normalise": case.config.decoding.normalise,
+        "users": len(everybody),
+        "timed": len(some),
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "ways": {name: _figures(times[name], ways[name], len(some)) for name in ways},
+        "plain_best": min((n for n in ways if n.startswith("plain")), key=lambda n: times[n].median),
+        "matrix_rate": matrix_rate(),
+        "memory_at_batch": _memory_at(case, model, search, some, batch),
+        "equal": _compare(case, search, ours, everybody, batch),
+    }
+
+
+def _plain_search(case: Case, model: PreTrainedModel) -> plain.PlainSearch:
+    prompt = case.backbone.prompt
+    beams = case.config.decoding.beams
+    return plain.PlainSearch(model, case.backbone.vocabulary, prompt, beams, plain.allowed_tokens(prompt))
+
+
+def _ranker(case: Case, model: PreTrainedModel, prompts_at_once: int | None = None) -> Callable[[Histories], Any]:
+    decoding = case.config.decoding
+    ranker = Ranker(model, case.backbone.vocabulary, case.backbone.prompt, case.dataset.catalog, decoding)
+    if prompts_at_once is None:
+        return lambda histories: ranker.rank(histories, decoding.beams)
+    return lambda histories: [
+        ranker.rank(histories[start : start + prompts_at_once], decoding.beams)
+        for start in range(0, len(histories), prompts_at_once)
+    ]
+
+
+def _figures(times: Times, work: Callable[[], Any], users: int) -> Document:
+    operations = flops(work)
+    return {
+        "seconds": list(times.seconds),
+        "milliseconds_per_user": 1e3 * times.median / users,
+        "spread": times.spread,
+        "gflop_per_user": operations / users / 1e9,
+        "gflop_per_second": operations / times.median / 1e9,
+    }
+
+
+def _memory_at(
+    case: Case, model: PreTrainedModel, search: plain.PlainSearch, histories: Histories, batch: int
+) -> dict[str, int | None]:
+    """Return the peak memory of both ways with as many users at once as the plain way likes."""
+    ours = _ranker(case, model, batch)
+    by_length = sorted(histories, key=len)[-batch:]
+    return {
+        "batch": batch,
+        "plain": peak_memory(lambda: search.run(by_length, batch)),
+        "peso": peak_memory(lambda: ours(by_length)),
+    }
+
+
+def _compare(
+    case: Case, search: plain.PlainSearch, ours: Callable[[Histories], Any], histories: Histories, batch: int
+) -> Document:
+    """Compare the lists of all users, and the scores of some; level-normalised scores are others on purpose."""
+    if case.config.decoding.normalise == "level":
+        return {"compared": 0, "why": "normalise=level has scores of its own"}
+    expected, _ = search.run(histories, batch)
+    found = ours(histories)
+    sids = case.dataset.catalog.sids + case.backbone.vocabulary.first_code
+    tokens = sids[found.rows]
+    kinds = [_kind(e, t, s) for e, t, s in zip(expected.tolist(), tokens.tolist(), found.scores.tolist(), strict=True)]
+    few = histories[: min(32, len(histories))]
+    scores = search.run(few, batch, scores=True)[1]
+    difference = np.abs(np.sort(scores, axis=1) - np.sort(found.scores[: len(few)], axis=1)).max()
+    return {
+        "compared": len(kinds),
+        **{kind: kinds.count(kind) for kind in ("identical", "near ties swapped", "different")},
+        "largest_score_difference": float(difference),
+    }
+
+
+def _kind(expected: list[list[int]], found: list[list[int]], scores: list[float]) -> str:
+    if expected == found:
+        return "identical"
+    score = {tuple(sid): value for sid, value in zip(found, scores, strict=True)}
+    in_their_order = [score.get(tuple(sid), float("nan")) for sid in expected]
+    near = all(later <= earlier + _NEAR for earlier, later in itertools.pairwise(in_their_order))
+    return "near ties swapped" if near and set(map(tuple, expected)) == set(score) else "different"
+
+
+def with_normalise(case: Case, normalise: Any) -> Case:
+    """Return the case with other normalisation."""
+    return replace(case, config=replace(case.config, decoding=replace(case.config.decoding, normalise=normalise)))

@@ -1,0 +1,123 @@
+"""Measuring side by side: interleaved times, floating-point work, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of the same work, several times over."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median in seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """The distance from the fastest to the slowest, as a share of the median."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def side_by_side(ways: Mapping[str, Work], repeats: int, tick: Callable[[int, int, str], None]) -> dict[str, Times]:
+    """Time several ways in turns, so that what the machine does beside hits all of them alike.
+
+    Args:
+        ways: what to time, by name; each must do the same work.
+        repeats: how often each is timed, after one run that isn't.
+        tick: called with (runs done, runs planned, name).
+    """
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for place, (name, work) in enumerate(ways.items()):
+            begun = time.perf_counter()
+            work()
+            wait()
+            if turn:
+                found[name].append(time.perf_counter() - begun)
+            tick(turn * len(ways) + place + 1, (repeats + 1) * len(ways), name)
+    return {name: Times(tuple(seconds)) for name, seconds in found.items()}
+
+
+def best_of(sizes: Sequence[int], make: Callable[[int], Work], repeats: int = 2) -> int:
+    """Return the size (of a batch, say) with which some work is fastest, trying larger ones while they help."""
+    best, fastest = sizes[0], float("inf")
+    for size in sizes:
+        work = make(size)
+        seconds = min(seconds_of(work) for _ in range(repeats))
+        if seconds < fastest:
+            best, fastest = size, seconds
+        elif seconds > 1.5 * fastest:
+            break
+    return best
+
+
+def seconds_of(work: Work) -> float:
+    """Run something once and return how long it took."""
+    begun = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - begun
+
+
+def wait() -> None:
+    """Wait for a GPU to finish what was given to it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def flops(work: Work) -> int:
+    """Return the floating-point operations of the matrix products of some work."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def peak_memory(work: Work) -> int | None:
+    """Return how many bytes more than before some work needs at its peak; None where the system doesn't tell."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return int(torch.cuda.max_memory_allocated() - before)
+    if not sys.platform.startswith("linux"):
+        return None
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # puts the high-water mark back to what is held now
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
+
+
+def matrix_rate(repeats: int = 5) -> float:
+    """Return the floating-point operations a second of a large product of matrices, the best of some runs."""
+    size = 8192 if torch.cuda.is_available() else 2048
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+
+    def work() -> object:
+        return a @ b
+
+    seconds_of(work)
+    return 2 * size**3 / min(seconds_of(work) for _ in range(repeats))

@@ -1,0 +1,134 @@
+"""`peso bench regularizer`: what each penalty costs beside a training step, and how exact it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peso_cli.bench.cases import Case, adapted, perturb
+from peso_cli.bench.measure import side_by_side
+from peso_cli.methods.factors import lora_factors
+from peso_cli.methods.regularizers import L2, Factors, Orthogonal, Regularizer, SoftmaxKL
+from peso_cli.stages import Display
+from peso_cli.training.layouts import Packed
+from peso_cli.training.packing import Packer
+from peso_cli.training.sequences import shared
+from peso_cli.training.steps import add_penalty, label_loss
+
+Document = dict[str, Any]
+
+_REGULARIZERS: dict[str, Regularizer] = {
+    "softmax_kl": SoftmaxKL(1.0, "mean", 0.0),
+    "l2": L2(1.0, "mean", False),
+    "orthogonal": Orthogonal(1.0, "mean"),
+}
+_STEPS = (1e-4, 1e-2, 1.0)
+"""How far, relative to its own entries, a factor is moved when the exactness of its penalty is looked at."""
+
+
+def bench_penalty(case: Case, repeats: int, display: Display) -> Document:
+    """Measure penalties.
+
+    Args:
+        case: what is measured.
+        repeats: how often each is timed.
+        display: shows progress.
+    """
+    model = adapted(case)
+    perturb(model, 0.05, case.config.seed)
+    factors = lora_factors(model)
+    flat = [factor for pair in factors.values() for factor in pair]
+    anchors = [factor.detach().clone() for factor in flat]
+    penalties = {name: regularizer.begin(factors) for name, regularizer in _REGULARIZERS.items()}
+    _move(flat, anchors, 1e-2)
+    step = _training_step(case, model)
+    step()
+    ways: dict[str, Callable[[], object]] = {"training step": step}
+    for name, penalty in penalties.items():
+        assert penalty is not None
+        ways[name] = lambda penalty=penalty: add_penalty(penalty, flat)  # type: ignore[misc]
+    ways["softmax_kl, module by module"] = lambda: _module_by_module(factors, anchors)
+    times = side_by_side(ways, repeats, display.bar("timing"))
+    whole = times["training step"].median
+    return {
+        "bench": "regularizer",
+        "backbone": case.config.backbone.name,
+        "prompt": case.config.prompt.name,
+        "factors": len(flat),
+        "parameters": sum(factor.numel() for factor in flat),
+        "batch_tokens": case.config.trainer.batch_tokens,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "ways": {
+            n: {
+                "seconds": list(t.seconds),
+                "milliseconds": 1e3 * t.median,
+                "spread": t.spread,
+                "share": t.median / whole,
+            }
+            for n, t in times.items()
+        },
+        "softmax_kl_error": {str(size): _error(flat, anchors, size) for size in _STEPS},
+    }
+
+
+def _training_step(case: Case, model: nn.Module) -> Callable[[], object]:
+    found = shared(case.sample("train", 2000))
+    packer = Packer((found,), Packed(case.backbone.prompt), case.config.trainer.batch_tokens)
+    batches = [packer.batch(members) for members in packer.plan((0,))[:3]]
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=0.0)
+
+    def step() -> None:
+        batch = batches[1 % len(batches)]
+        (label_loss(model, batch, case.config.trainer.temperature) / len(batch.labels)).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        model.zero_grad(set_to_none=False)
+
+    return step
+
+
+def _move(factors: list[Tensor], anchors: list[Tensor], size: float) -> None:
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for factor, anchor in zip(factors, anchors, strict=True):
+            step = torch.randn(anchor.shape, generator=noise).to(anchor.device) * anchor.std() * size
+            factor.copy_(anchor + step)
+
+
+def _module_by_module(factors: Factors, anchors: list[Tensor]) -> None:
+    """Take the penalty as research code does: two softmaxes for every factor, each value fetched for the log."""
+    before, total = iter(anchors), 0.0
+    for pair in factors.values():
+        for factor in pair:
+            log_p, log_q = (x.flatten().log_softmax(-1) for x in (factor, next(before)))
+            divergence = (log_p.exp() * (log_p - log_q)).sum()
+            divergence.backward()  # type: ignore[no-untyped-call]
+            total += float(divergence.detach())
+
+
+def _error(factors: list[Tensor], anchors: list[Tensor], size: float) -> Document:
+    """Return how far value and gradient are from those that autograd finds in float64, relative."""
+    _move(factors, anchors, 0.0)
+    penalty = SoftmaxKL(1.0, "sum", 0.0).begin({str(i): (f, f) for i, f in enumerate(factors)})
+    assert penalty is not None
+    _move(factors, anchors, size)
+    value = penalty()
+    gradients = torch.autograd.grad(value, factors)
+    exact_value, exact_gradients = torch.zeros((), dtype=torch.float64), []
+    for factor, anchor in zip(factors, anchors, strict=True):
+        now = factor.detach().double().flatten().requires_grad_()
+        log_p, log_q = now.log_softmax(-1), anchor.double().flatten().log_softmax(-1)
+        divergence = 2 * (log_p.exp() * (log_p - log_q)).sum()
+        exact_gradients.append(torch.autograd.grad(divergence, now)[0])
+        exact_value += divergence.detach().cpu()
+    mine = torch.cat([g.double().flatten() for g in gradients])
+    exact = torch.cat(exact_gradients)
+    return {
+        "value": float(abs(value.detach().cpu() - exact_value) / exact_value),
+        "gradient": float((mine - exact).norm() / exact.norm()),
+    }

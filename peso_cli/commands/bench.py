@@ -1,0 +1,89 @@
+"""`peso bench`: this package's engines beside the plain way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peso_cli.commands.output import print_json
+from peso_cli.config.compose import Composed
+from peso_cli.errors import InputError
+from peso_cli.stages import Display
+from peso_cli.terminal import OUT, TerminalDisplay
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        users: test users whose lists are compared.
+        timed: how many of them are timed.
+        examples: training examples.
+        steps: training steps before decoding is measured.
+        repeats: how often each way is timed.
+    """
+
+    users: int
+    timed: int
+    examples: int
+    steps: int
+    repeats: int
+
+
+BENCHES = ("decode", "train", "regularizer", "growth")
+
+
+def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool) -> None:
+    """Measure and print.
+
+    Args:
+        composed: the configuration.
+        names: some of BENCHES.
+        sizes: how much is measured.
+        as_json: print a JSON document instead of tables.
+
+    Raises:
+        InputError: the settings or the data are wrong.
+    """
+    _check(composed)
+    with TerminalDisplay() as display:
+        documents = [_measure(name, composed, sizes, display) for name in names]
+    if as_json:
+        print_json(documents[0] if len(documents) == 1 else documents)
+        return
+    from peso_cli.bench.report import tables
+
+    for document in documents:
+        for part in tables(document):
+            OUT.print(part)
+
+
+def _check(composed: Composed) -> None:
+    config = composed.config
+    if config.decoding.constraint != "trie":
+        raise InputError(f"decoding.constraint={config.decoding.constraint}: bench compares searches within the trie")
+    if not isinstance(config.stage, int):
+        raise InputError(f"stage={config.stage}: bench takes one stage")
+
+
+def _measure(name: str, composed: Composed, sizes: Sizes, display: Display) -> dict[str, Any]:
+    """Measure one bench on a backbone of its own: each of them changes the weights."""
+    from peso_cli.bench.cases import open_case
+    from peso_cli.bench.decoding import bench_decoding
+    from peso_cli.bench.growth import bench_growth
+    from peso_cli.bench.penalty import bench_penalty
+    from peso_cli.bench.training import bench_training
+
+    display.say(f"bench {name}")
+    case = open_case(composed)
+    match name:
+        case "decode":
+            return bench_decoding(case, sizes.users, sizes.timed, sizes.repeats, sizes.steps, display)
+        case "train":
+            return bench_training(case, sizes.examples, sizes.repeats, display)
+        case "regularizer":
+            return bench_penalty(case, sizes.repeats, display)
+        case _:
+            return bench_growth(case, sizes.repeats, display)
