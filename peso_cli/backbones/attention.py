@@ -57,7 +57,7 @@ def decoder_states(
             decoder.set_attn_implementation(_NAME)
         # A mask of four dimensions is taken as ready, so that none is built; `attend` needs none.
         how = {"attend": attend, "attention_mask": torch.empty(1, 1, 1, 1, device=tokens.device)}
-    distinct: Tensor = torch.unique(read)  # type: ignore[no-untyped-call]
+    distinct: Tensor = torch.unique(read)
     with _only_at(distinct, _behind_attention(decoder)):
         hidden: Tensor = decoder(input_ids=tokens, position_ids=positions, use_cache=False, **how).last_hidden_state
     return hidden.flatten(0, 1).index_select(0, read)

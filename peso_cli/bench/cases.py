@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -125,6 +126,6 @@ def perturb(model: nn.Module, size: float, seed: int) -> None:
                 parameter.add_(step.to(parameter.device, parameter.dtype))
 
 
-def histories_of(found: Examples) -> list[np.ndarray]:  # type: ignore[type-arg]
+def histories_of(found: Examples) -> list[NDArray[np.int32]]:
     """Return the histories of examples."""
     return [found.history(row) for row in range(len(found))]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from peso_cli.backbones.build import build_backbone
 from peso_cli.bench.cases import Case
@@ -79,7 +80,7 @@ def _ranker(case: Case, catalog: Catalog) -> Ranker:
     return Ranker(backbone.model, backbone.vocabulary, backbone.prompt, catalog, decoding)
 
 
-def _histories(users: int, items: int, seed: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _histories(users: int, items: int, seed: int) -> list[NDArray[np.int32]]:
     random = np.random.default_rng(seed)
     return [random.integers(0, items, size).astype(np.int32) for size in random.integers(1, 21, users)]
 

@@ -18,7 +18,7 @@ from peso_cli.backbones.vocabulary import Vocabulary
 
 Normalise = Literal["vocabulary", "level"]
 
-_BLOCK = 2048
+_BLOCK = 1024
 """Rows of the vocabulary that are looked at together, so that their logits stay in the processor's cache."""
 
 
@@ -34,7 +34,10 @@ class Scorer:
         self._outside = [pair for edges in bounds for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
 
     def codes(self, hidden: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """Return the (..., codes of the level) logits of (..., hidden) states, and (...) the log-mass of all code tokens."""
+        """Return what (..., hidden) states say of a level: (..., codes) logits, and the (...) log-mass of all codes.
+
+        With `normalise=level` the mass is that of the level's codes.
+        """
         logits = self._rows(hidden, self._start, self._stop)
         first = int(self._vocabulary.first_code[level]) - self._start
         own = logits[..., first : first + self._vocabulary.level_sizes[level]]
@@ -44,7 +47,7 @@ class Scorer:
         """Return (n) the log-mass of the whole vocabulary for (n, hidden) states, given that of the code tokens."""
         total = torch.zeros_like(inside)
         for start, stop in self._outside:
-            total += (self._rows(hidden, start, stop) - inside[:, None]).exp_().sum(1)
+            total += self._rows(hidden, start, stop).sub_(inside[:, None]).exp_().sum(1)
         if torch.isfinite(total).all():
             return inside + total.log1p()
         # Words that outweigh all codes by more than a float32 holds, as before any training: slower, but safe.

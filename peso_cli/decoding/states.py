@@ -108,7 +108,7 @@ class _Codes:
     def __init__(self, prompts: Prompts, used: int, sees: Tensor) -> None:
         self._prompts, self._used, self._width = prompts, used, sees.shape[1]
         self._masks: list[Tensor] = []
-        parts = torch.split(sees, [run.count for run in prompts.runs])  # type: ignore[no-untyped-call]
+        parts = torch.split(sees, [run.count for run in prompts.runs])
         for run, own in enumerate(parts):
             everything = torch.ones(*own.shape[:2], prompts.length(run), dtype=torch.bool, device=own.device)
             self._masks.append(torch.cat([everything, own], dim=2)[:, None])

@@ -119,7 +119,7 @@ def anchored(
     weight = strength / (len(factors) if reduction == "mean" else 1)
 
     def penalty() -> Tensor:
-        flat = torch.split(_flat(members), sizes)  # type: ignore[no-untyped-call]
+        flat = torch.split(_flat(members), sizes)
         parts = [group.stack(part) for group, part in zip(groups, flat, strict=True)]
         return weight * torch.stack([d(part).sum() for d, part in zip(distances, parts, strict=True)]).sum()
 
