@@ -219,7 +219,7 @@ def _train_and_score(run: Run, task: StageTask, resume: Any, display: Display) -
         keep_bytes=keep,
     ) as record:
         begun = time.monotonic()
-        progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"))
+        progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
         seconds = time.monotonic() - begun
         score_own_stage(run, task.stage, record, progress, seconds, display)
     task.artifact.finish()

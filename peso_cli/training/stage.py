@@ -24,6 +24,7 @@ from peso_cli.methods.memory import Memory
 from peso_cli.methods.regularizers import Regularizer
 from peso_cli.tracking.record import Record
 from peso_cli.training.checkpoints import Checkpoint
+from peso_cli.training.estimate import describe
 from peso_cli.training.layouts import Layout, Packed, Padded
 from peso_cli.training.loop import Job, Progress, train
 from peso_cli.training.packing import Packer
@@ -55,7 +56,9 @@ class StageTask:
     artifact: Artifact
 
 
-def train_stage(task: StageTask, record: Record, resume: Checkpoint | None, tick: Tick) -> Progress | None:
+def train_stage(
+    task: StageTask, record: Record, resume: Checkpoint | None, tick: Tick, say: Callable[[str], None]
+) -> Progress | None:
     """Train one stage and write what it learnt into its artifact; None where the adapter doesn't train.
 
     Raises:
@@ -72,7 +75,9 @@ def train_stage(task: StageTask, record: Record, resume: Checkpoint | None, tick
     seed = stage_seed(config.seed, task.stage)
     torch.manual_seed(seed)
     model = _begin(task, backbone, previous).to(device)
-    progress = train(_job(task, model, backbone, seed, record, resume, tick))
+    job = _job(task, model, backbone, seed, record, resume, tick)
+    say(f"stage {task.stage}: {describe(job.train, model)}")
+    progress = train(job)
     task.adapter.save(model, task.artifact.folder)
     return progress
 

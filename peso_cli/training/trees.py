@@ -93,7 +93,7 @@ class Grove:
 
     def attend(self, device: torch.device) -> Attend:
         """Return how the row attends, in the way that is fast on a device."""
-        return ByRuns(self) if device.type == "cpu" else ByBlocks(self, device)
+        return ByBlocks(self, device) if device.type == "cuda" else ByRuns(self)
 
 
 class ByRuns:
