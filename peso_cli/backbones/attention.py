@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from peso_cli.backbones.rows import embeddings
+
 _NAME = "peso_packed"
 
 
@@ -58,9 +60,46 @@ def decoder_states(
         # A mask of four dimensions is taken as ready, so that none is built; `attend` needs none.
         how = {"attend": attend, "attention_mask": torch.empty(1, 1, 1, 1, device=tokens.device)}
     distinct: Tensor = torch.unique(read)
+    embedded = embeddings(model, tokens)
+    source = {"input_ids": tokens} if embedded is None else {"inputs_embeds": embedded}
     with _only_at(distinct, _behind_attention(decoder)):
-        hidden: Tensor = decoder(input_ids=tokens, position_ids=positions, use_cache=False, **how).last_hidden_state
+        hidden: Tensor = decoder(**source, position_ids=positions, use_cache=False, **how).last_hidden_state
     return hidden.flatten(0, 1).index_select(0, read)
+
+
+@torch.no_grad()
+def packs(model: nn.Module, length: int) -> bool:
+    """Whether a backbone gives sequences of up to `length` tokens the same states in one row as in rows of their own.
+
+    One doesn't that has an attention of its own kind: a short sliding window, scores that are capped, or sinks.
+    """
+    decoder: Any = model.get_decoder()  # type: ignore[operator]
+    config = decoder.config
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and window < length:
+        return False
+    tokens = torch.arange(2 * length, device=model.device).view(2, -1) % config.vocab_size  # type: ignore[call-overload]
+    positions = torch.arange(length, device=tokens.device).expand(2, -1)
+    everywhere = torch.arange(2 * length, device=tokens.device)
+    try:
+        rows = decoder_states(model, tokens, None, None, everywhere).float()
+        row = decoder_states(model, tokens.view(1, -1), positions.reshape(1, -1), _Pair(length), everywhere).float()
+    except (ValueError, AttributeError, TypeError):
+        return False
+    tolerance = 1e-4 if decoder.dtype == torch.float32 else 2e-2
+    return bool((row - rows).norm() <= tolerance * rows.norm())
+
+
+class _Pair:
+    """Two sequences of one length, side by side."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
+        q, k, v = (sequences_of(x, 0, 2, self._length) for x in (query, key, value))
+        sees = torch.ones(self._length, self._length, dtype=torch.bool, device=query.device).tril()[None, None]
+        return grouped_attention(q, k, v, additive(sees, query.dtype), scale).transpose(1, 2).flatten(0, 1)[None]
 
 
 def _behind_attention(decoder: nn.Module) -> list[nn.Module]:
@@ -116,6 +155,8 @@ def _packed(
     if attend is None:
         plain: Any = sdpa_attention_forward
         return plain(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others)  # type: ignore[no-any-return]
+    if others.get("softcap") or others.get("s_aux") is not None:
+        raise ValueError("attention with capped scores or sinks can't be packed")
     return attend(int(module.layer_idx), query, key, value, scaling, dropout), None  # type: ignore[arg-type]
 
 

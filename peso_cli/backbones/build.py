@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from peso_cli.backbones.attention import packs
 from peso_cli.backbones.prompts import Prompt, render
 from peso_cli.backbones.sources import Source, source_of
 from peso_cli.backbones.vocabulary import Vocabulary, extended_vocabulary, word_vocabulary
@@ -45,9 +46,15 @@ def build_backbone(
     if isinstance(config, ConfigBackbone):
         vocabulary = _vocabulary(config, template, catalog)
         model: PreTrainedModel = _llama(config, vocabulary)
-    else:
-        model, vocabulary = _pretrained(config, catalog)
-    return Backbone(model, vocabulary, render(template, vocabulary, catalog))
+        return Backbone(model, vocabulary, render(template, vocabulary, catalog))
+    model, vocabulary = _pretrained(config, catalog)
+    prompt = render(template, vocabulary, catalog)
+    if not packs(model, prompt.longest(template.window)):
+        raise InputError(
+            f"backbone.model={config.model}: its attention (sliding windows, capped scores or a kind of its own) doesn't "
+            f"take sequences side by side in one row; give another model, or a smaller prompt.window"
+        )
+    return Backbone(model, vocabulary, prompt)
 
 
 def _vocabulary(config: ConfigBackbone, template: PromptTemplate, catalog: Catalog) -> Vocabulary:

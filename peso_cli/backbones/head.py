@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from peso_cli.backbones.rows import TrainedRows, trained_rows
+
 _CHUNK = 1 << 23
 """Most logits held at once (32 MB in float32)."""
 
@@ -40,7 +42,7 @@ def head_of(model: nn.Module, adapter: str = "default") -> Head | None:
     """Take a backbone's head apart; None where it is of a kind (a bias, say) that must be called as it is."""
     module: Any = model.get_output_embeddings()  # type: ignore[operator]
     if hasattr(module, "token_adapter"):
-        return _with_own_rows(module.token_adapter, adapter)
+        return _in_blocks(trained_rows(module, adapter))
     if adapter in getattr(module, "modules_to_save", {}):
         module = module.modules_to_save[adapter]
     if adapter in getattr(module, "lora_A", {}):
@@ -55,14 +57,10 @@ def _plain(module: Any) -> Head | None:
     return Head((module.weight,)) if type(module) is nn.Linear and module.bias is None else None
 
 
-def _with_own_rows(layer: Any, adapter: str) -> Head | None:
-    """Put the rows that train in the place of those they stand for; they lie side by side."""
-    rows, weight = layer.token_indices[adapter], layer.base_layer.weight
-    start, stop = rows[0], rows[-1] + 1
-    if rows != list(range(start, stop)) or getattr(layer.base_layer, "bias", None) is not None:
+def _in_blocks(found: TrainedRows | None) -> Head | None:
+    if found is None:
         return None
-    own = layer.trainable_tokens_delta[adapter].to(weight.dtype)  # it trains in float32 beside bfloat16 weights
-    blocks = (weight[:start], own, weight[stop:])
+    blocks = (found.weight[: found.start], found.rows, found.weight[found.stop :])
     return Head(tuple(block for block in blocks if len(block)))
 
 

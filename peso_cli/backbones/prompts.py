@@ -41,6 +41,11 @@ class Prompt:
         """Whether an answer looks just like the next item of a history, so that one sequence serves many targets."""
         return not len(self.tail) and self.items.shape == self.answers.shape
 
+    def longest(self, window: int) -> int:
+        """Return how many tokens a prompt of `window` items has, with its answer."""
+        around: int = len(self.head) + len(self.tail) + self.answers.shape[1]
+        return around + window * self.items.shape[1]
+
     def tokens(self, history: NDArray[np.int32]) -> Tokens:
         """Return the token ids of a prompt, from catalog indices of a history, oldest first."""
         return np.concatenate([self.head, self.items[history].reshape(-1), self.tail])
