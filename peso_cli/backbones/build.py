@@ -51,8 +51,8 @@ def build_backbone(
     prompt = render(template, vocabulary, catalog)
     if not packs(model, prompt.longest(template.window)):
         raise InputError(
-            f"backbone.model={config.model}: its attention (sliding windows, capped scores or a kind of its own) doesn't "
-            f"take sequences side by side in one row; give another model, or a smaller prompt.window"
+            f"backbone.model={config.model}: its attention (a sliding window, capped scores, a kind of its own) can't "
+            "take sequences side by side in one row; give another model, or a smaller prompt.window"
         )
     return Backbone(model, vocabulary, prompt)
 

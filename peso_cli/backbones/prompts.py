@@ -43,8 +43,8 @@ class Prompt:
 
     def longest(self, window: int) -> int:
         """Return how many tokens a prompt of `window` items has, with its answer."""
-        around: int = len(self.head) + len(self.tail) + self.answers.shape[1]
-        return around + window * self.items.shape[1]
+        items: int = window * self.items.shape[1]
+        return len(self.head) + items + len(self.tail) + int(self.answers.shape[1])
 
     def tokens(self, history: NDArray[np.int32]) -> Tokens:
         """Return the token ids of a prompt, from catalog indices of a history, oldest first."""

@@ -1,4 +1,4 @@
-"""Vocabulary rows that train beside rows that don't: taken apart, so that nobody copies or differentiates all of them."""
+"""Vocabulary rows that train beside rows that don't, taken apart: nobody copies or differentiates all of them."""
 
 from __future__ import annotations
 
