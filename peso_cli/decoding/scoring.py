@@ -38,10 +38,13 @@ class Scorer:
 
         With `normalise=level` the mass is that of the level's codes.
         """
+        first = int(self._vocabulary.first_code[level])
+        last = first + self._vocabulary.level_sizes[level]
+        if self.normalise == "level":
+            own = self._rows(hidden, first, last)
+            return own, own.logsumexp(-1)
         logits = self._rows(hidden, self._start, self._stop)
-        first = int(self._vocabulary.first_code[level]) - self._start
-        own = logits[..., first : first + self._vocabulary.level_sizes[level]]
-        return own, own.logsumexp(-1) if self.normalise == "level" else logits.logsumexp(-1)
+        return logits[..., first - self._start : last - self._start], logits.logsumexp(-1)
 
     def log_mass(self, hidden: Tensor, inside: Tensor) -> Tensor:
         """Return (n) the log-mass of the whole vocabulary for (n, hidden) states, given that of the code tokens."""

@@ -61,8 +61,8 @@ class Prompts:
         """Return how codes are read: behind `used` slots, (prompts, W, used + W) saying which slots each sees."""
         return _Codes(self, used, sees)
 
-    def fill(self, layer: int, run: int, key: Tensor, value: Tensor) -> None:
-        """Keep a run's (count, heads, length, width) keys and values behind the prefix's."""
+    def fill(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keep the next run's (count, heads, length, width) keys and values behind the prefix's."""
         before = len(self._prefix)
         pair = []
         for side, own in enumerate((key, value)):
@@ -95,7 +95,7 @@ class _Reading:
         parts = []
         chosen = [self._prompts.runs[run] for run in self._runs]
         for run, (q, k, v) in zip(self._runs, _split(chosen, query, key, value), strict=True):
-            self._prompts.fill(layer, run, k, v)
+            self._prompts.fill(layer, k, v)
             keys, values = self._prompts.seen(layer, run, 0)
             out = grouped_attention(q, keys, values, _causal(q, keys.shape[2] - q.shape[2]), scale)
             parts.append(out.transpose(1, 2).flatten(0, 1))

@@ -24,39 +24,49 @@ Compare = Callable[[Tensor], Distance]
 def softmax_kl(anchor: Tensor) -> Distance:
     """KL(softmax(now) || softmax(anchor)) in nats, each factor flattened to one distribution."""
     flat = anchor.double().flatten(1)
-    log_q = flat.log_softmax(1)
-    # What rounding makes of log sum q; taken off again, it leaves just 0 at the anchor.
-    rest = _log_sum(log_q.clone())[0]
-    return lambda now: _SoftmaxKL.apply(now.flatten(1), flat, log_q, rest)  # type: ignore[no-untyped-call]
+    q = flat.softmax(1)
+    apply: Any = _SoftmaxKL.apply
+    return lambda now: apply(now.flatten(1), flat, q)
+
+
+_LARGEST = 600.0
+"""Steps of which exp is still far from what a float64 can hold."""
 
 
 class _SoftmaxKL(torch.autograd.Function):
-    """With d = now - anchor, t = q exp(d), Z = sum t and m = sum t d / Z: KL = m - log Z, gradient t / Z (d - m).
+    """KL = m - log1p(s), and its gradient p (d - m) with p = q exp(d) / (1 + s).
 
-    Value and gradient come out of one exponential.
+    Here d = now - anchor less its mean under q, s = sum q expm1(d) and m = sum q expm1(d) d / (1 + s). Value and gradient
+    come out of one exponential, and no two nearly equal sums are subtracted: the smaller d, the smaller every term.
     """
 
     @staticmethod
-    def forward(ctx: Any, now: Tensor, anchor: Tensor, log_q: Tensor, rest: Tensor) -> Tensor:
+    def forward(ctx: Any, now: Tensor, anchor: Tensor, q: Tensor) -> Tensor:
         d = now - anchor
-        t = d + log_q
-        log_mass, mass = _log_sum(t)
-        mean = torch.linalg.vecdot(t, d) / mass
-        value: Tensor = mean - (log_mass - rest)
-        ctx.save_for_backward(d.sub_(mean[:, None]).mul_(t), mass)
+        d -= torch.linalg.vecdot(q, d)[:, None]
+        if (d.amax(1) > _LARGEST).any():
+            value, gradient = _of_huge_steps(d, anchor)
+        else:
+            grown = torch.expm1(d).mul_(q)
+            s = grown.sum(1)
+            m = torch.linalg.vecdot(grown, d) / (1 + s)
+            value, gradient = m - s.log1p(), grown.add_(q).mul_(d.sub_(m[:, None])).div_(1 + s[:, None])
+        ctx.save_for_backward(gradient)
         return value
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None, None]:
-        pull, mass = ctx.saved_tensors
-        return pull * (weight / mass)[:, None], None, None, None
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * weight[:, None], None, None
 
 
-def _log_sum(logs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (n,) log sum exp of (n, m) logs and the sums themselves, leaving the terms of the sums in their place."""
-    top = logs.amax(1, keepdim=True)
-    mass = logs.sub_(top).exp_().sum(1)
-    return mass.log() + top[:, 0], mass
+def _of_huge_steps(d: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where exp would overflow, in logarithms; nothing cancels there."""
+    log_q = anchor.log_softmax(1)
+    log_p = (log_q + d).log_softmax(1)
+    p, ratio = log_p.exp(), log_p - log_q
+    value = (p * ratio).sum(1)
+    return value, p * (ratio - value[:, None])
 
 
 def smoothed_softmax_kl(anchor: Tensor, smoothing: float) -> Distance:
