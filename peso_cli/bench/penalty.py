@@ -135,7 +135,7 @@ def _error(factors: list[Tensor], anchors: list[Tensor], size: float) -> Documen
 
 
 def _exact(now: NDArray[np.float32], anchor: NDArray[np.float32]) -> tuple[np.longdouble, NDArray[np.float64]]:
-    """Return KL(softmax(now) || softmax(anchor)) and its gradient by their definition, in the longest numbers there are."""
+    """Return KL(softmax(now) || softmax(anchor)) and its gradient by definition, in the longest numbers there are."""
     x, y = now.astype(np.longdouble).reshape(-1), anchor.astype(np.longdouble).reshape(-1)
     log_p, log_q = (z - z.max() - np.log(np.exp(z - z.max()).sum()) for z in (x, y))
     p = np.exp(log_p)

@@ -10,8 +10,10 @@ from rich.table import Table
 from peso_cli.artifacts import Artifact, find_artifacts
 from peso_cli.commands.output import print_json
 from peso_cli.errors import InputError, RunError
-from peso_cli.reports.results import COLUMNS
+from peso_cli.reports.results import figure_cells, figure_columns
 from peso_cli.terminal import ERR, OUT
+
+_NAMES = ("dataset", "backbone", "method", "variant", "seed", "stage", "state")
 
 
 def runs(output: Path, as_json: bool) -> None:
@@ -22,37 +24,41 @@ def runs(output: Path, as_json: bool) -> None:
     """
     if not output.is_dir():
         raise InputError(f"--output {output}: no such folder")
-    rows = [row for artifact in find_artifacts(output) if (row := _row(artifact))]
+    found = [pair for artifact in find_artifacts(output) if (pair := _row(artifact))]
     if as_json:
-        print_json(rows)
+        print_json([{**row, "figures": {c: own[c] for c in figure_columns(own)}} for row, own in found])
         return
-    if not rows:
+    if not found:
         OUT.print(f"nothing has been trained under {output} yet; try: peso train stage=3 method=peso", markup=False)
         return
+    columns = figure_columns(*(own for _, own in found))
     table = Table(title=str(output), title_justify="left")
-    for column in ("dataset", "backbone", "method", "variant", "seed", "stage", "state", *COLUMNS):
+    for column in (*_NAMES, *columns):
         table.add_column(column)
-    for row in rows:
-        names = (row[name] for name in ("dataset", "backbone", "method", "variant", "seed", "stage", "state"))
-        table.add_row(*map(str, names), *(f"{row['figures'][c]:.4f}" if row["figures"] else "" for c in COLUMNS))
+    for row, own in found:
+        table.add_row(*(str(row[name]) for name in _NAMES), *(figure_cells(own, columns) if own else ()))
     OUT.print(table)
 
 
-def _row(artifact: Artifact) -> dict[str, Any] | None:
+def _row(artifact: Artifact) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return what identifies a stage, and its summary on its own test users: none while it is unfinished."""
     try:
         dataset, backbone, _, variant = artifact.folder.resolve().parts[-6:-2]
         named = {name: artifact.lineage()[name] for name in ("method", "seed", "stage")}
-        figures = _figures(artifact, named["stage"]) if artifact.finished else {}
+        own = _own_summary(artifact, named["stage"]) if artifact.finished else {}
     except RunError as error:
         ERR.print(f"left out: {error}", markup=False)
     except (KeyError, TypeError, ValueError):
         ERR.print(f"left out: {artifact.folder}: not the folder of a stage, or a damaged one", markup=False)
     else:
         place = {"dataset": dataset, "backbone": backbone, "variant": variant, "folder": str(artifact.folder)}
-        return {**place, **named, "state": "finished" if artifact.finished else "unfinished", "figures": figures}
+        return {**place, **named, "state": "finished" if artifact.finished else "unfinished"}, own
     return None
 
 
-def _figures(artifact: Artifact, stage: int) -> dict[str, float]:
-    own = artifact.metrics()["evaluated"][str(stage)]["test"]
-    return {column: own[column] for column in COLUMNS}
+def _own_summary(artifact: Artifact, stage: int) -> dict[str, Any]:
+    own: dict[str, Any] = artifact.metrics()["evaluated"][str(stage)]["test"]
+    columns = figure_columns(own)
+    if not columns or any(not isinstance(own[column], float) for column in columns):
+        raise ValueError("no figures")
+    return own

@@ -158,7 +158,8 @@ class Decoding:
     Attributes:
         beams: width of the beam.
         constraint: `trie` yields only real items; `positional` allows any code of the right level (the paper's).
-        normalise: `vocabulary` scores as a plain search does; `level` normalises over the codes of each level.
+        normalise: `vocabulary` scores as a plain search does; `vocabulary_bfloat16` takes the logits of the words that
+            are neither codes nor the end token in bfloat16; `level` normalises over the codes of each level.
         batch_tokens: most tokens (prompts, and room for the codes of their beams) held at once; None takes what the
             memory has room for. Changes speed and memory, not results.
         top_k: recommendations per user, and the largest K of the figures.
@@ -166,7 +167,7 @@ class Decoding:
 
     beams: Positive
     constraint: Literal["trie", "positional"]
-    normalise: Literal["vocabulary", "level"]
+    normalise: Literal["vocabulary", "vocabulary_bfloat16", "level"]
     batch_tokens: Positive | None = None
     top_k: Positive = 10
 

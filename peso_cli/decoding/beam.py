@@ -27,6 +27,9 @@ Tokens = NDArray[np.int64]
 _TOKENS_AT_ONCE = {"cpu": 768, "cuda": 32768}
 """Tokens that go through the backbone together: on a CPU, as many as its cache holds the activations of."""
 
+_PATIENCE = 2
+"""After so many rounds a search asks for the mass of the words of all its beams."""
+
 
 @dataclass(frozen=True, eq=False)
 class Beams:
@@ -105,7 +108,7 @@ class BeamSearch:
         beams = self._root(len(prompts))
         for level in range(self.constraint.levels):
             beams = self._advance(beams, last, level)
-            if level + 1 < self.constraint.levels or self._scorer.normalise == "vocabulary":
+            if level + 1 < self.constraint.levels or self._scorer.normalise != "level":
                 beams, last = self._read_codes(beams, level, lengths, states)
         return self._finish(beams, last, self._tensor(np.argsort(order)))
 
@@ -168,40 +171,41 @@ class BeamSearch:
     def _best(self, beams: Beams, hidden: Tensor, children: Children, level: int) -> tuple[Tensor, Tensor]:
         """Return the scores and the (B, K) flat places of the best continuations.
 
-        The mass outside the code tokens is worked out only for beams with a continuation among the best. Without it a
-        score is too high; once all beams among the best have theirs, no other beam could still get in.
+        The mass of the words is worked out only for beams with a continuation among the best. Without it a score is too
+        high; once all beams among the best have theirs, no other beam could still get in.
         """
         logits, mass = self._scorer.codes(hidden, level)
         gains = logits.gather(-1, children.codes).masked_fill(~children.exists, -torch.inf)
         width = min(self.beams, int(children.exists.flatten(1).sum(1).min()))
-        known = torch.full_like(mass, self._scorer.normalise == "level", dtype=torch.bool)
+        known = torch.full_like(mass, not self._scorer.lazy, dtype=torch.bool)
+        turns = 0
         while True:
             scores = ((beams.scores - mass)[..., None] + gains).flatten(1)
             kept = _highest(scores, width)
             among = torch.zeros_like(known).scatter_(1, kept // gains.shape[-1], True)
-            missing = among & ~known
-            if not missing.any():
+            if (among <= known).all():
                 return scores.gather(1, kept), kept
+            # Where words weigh so much that every answer raises new questions, all of them are asked at once.
+            turns += 1
+            missing = ~known if turns > _PATIENCE else among & ~known
             mass[missing] = self._scorer.log_mass(hidden[missing], mass[missing])
             known |= missing
 
     def _read_codes(self, beams: Beams, level: int, lengths: Tensor, states: Prompts) -> tuple[Beams, Tensor]:
         """Run every beam's newest code through the model; each sees its prompt, its ancestors and itself."""
-        count, width = beams.nodes.shape
-        itself = torch.eye(width, dtype=torch.bool, device=lengths.device).expand(count, -1, -1)
+        prompts, width = beams.nodes.shape
+        itself = torch.eye(width, dtype=torch.bool, device=lengths.device).expand(prompts, -1, -1)
         sees = torch.cat([beams.sees, itself], dim=-1)
         tokens = beams.codes[..., -1] + int(self.vocabulary.first_code[level])
         positions = (lengths + level)[:, None].expand(-1, width)
         hidden = self._states(tokens, positions, states.codes(beams.sees.shape[-1], sees))
-        return Beams(beams.nodes, beams.scores, beams.codes, sees), hidden.view(count, width, -1)
+        return Beams(beams.nodes, beams.scores, beams.codes, sees), hidden.view(prompts, width, -1)
 
     def _finish(self, beams: Beams, last: Tensor, back: Tensor) -> Found:
         """Add the end token's log-probability, sort, and bring the prompts back into the order in which they came."""
         scores = beams.scores
-        if self._scorer.normalise == "vocabulary":
-            hidden = last.flatten(0, 1)
-            _, inside = self._scorer.codes(hidden, 0)
-            scores = scores + (self._scorer.end(hidden) - self._scorer.log_mass(hidden, inside)).view_as(scores)
+        if self._scorer.normalise != "level":
+            scores = scores + self._scorer.end_log_probability(last.flatten(0, 1)).view_as(scores)
         order = scores.sort(dim=1, descending=True, stable=True).indices
         scores = scores.gather(1, order) / (self.constraint.levels + 1)
         return Found(_rows(beams.codes, order)[back], scores[back], beams.nodes.gather(1, order)[back])

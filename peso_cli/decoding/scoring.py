@@ -1,13 +1,13 @@
-"""Log-probabilities of codes, and the mass of the rest of the vocabulary only where it can matter.
+"""Log-probabilities of codes, and the mass of the vocabulary's other words only where it can matter.
 
-A plain search divides by the mass of the whole vocabulary. The rows of the code tokens are few; those outside (a
-pretrained model's words) are many, and their mass is what decoding a small model spends its time on. A beam whose
+A plain search divides by the mass of the whole vocabulary. The rows of the code tokens and of the end token are few;
+the words of a pretrained model are many, and their mass is what decoding a small model spends its time on. A beam whose
 continuations would not be kept even if that mass were zero doesn't need it: the search asks for it beam by beam.
 """
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,27 +16,47 @@ from torch.nn import functional
 
 from peso_cli.backbones.vocabulary import Vocabulary
 
-Normalise = Literal["vocabulary", "level"]
+Normalise = Literal["vocabulary", "vocabulary_bfloat16", "level"]
 
 _BLOCK = 1024
-"""Rows of the vocabulary that are looked at together, so that their logits stay in the processor's cache."""
+"""Words that are looked at together, so that their logits stay in the processor's cache."""
+
+_FEW = 4096
+"""So many words cost less than finding out for which beams they matter."""
 
 
 class Scorer:
-    """A backbone's head and the vocabulary, set up for one search."""
+    """A backbone's head and the vocabulary, set up for one search.
+
+    With `normalise=vocabulary` scores are those of a plain search. `vocabulary_bfloat16` takes the words' logits, and
+    nothing else, in bfloat16. `level` divides by the mass of the level's codes alone and leaves the end token out.
+
+    Attributes:
+        lazy: whether `codes` leaves the mass of the words to be asked for.
+    """
 
     def __init__(self, head: nn.Linear, vocabulary: Vocabulary, normalise: Normalise) -> None:
         self._vocabulary, self._head, self.normalise = vocabulary, head, normalise
         self._start = int(vocabulary.first_code[0])
         self._stop = self._start + sum(vocabulary.level_sizes)
-        rows = len(head.weight)
-        bounds = [*range(0, self._start, _BLOCK), self._start], [*range(self._stop, rows, _BLOCK), rows]
-        self._outside = [pair for edges in bounds for pair in itertools.pairwise(edges) if pair[0] < pair[1]]
+        self._words = [] if normalise == "level" else self._word_blocks()
+        self.lazy = sum(len(weight) for weight, _ in self._words) > _FEW
+
+    def _word_blocks(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return weights and biases of all rows but the codes' and the end token's, in blocks."""
+        end, weight, bias = self._vocabulary.end, self._head.weight.detach(), self._head.bias
+        dtype = torch.bfloat16 if self.normalise == "vocabulary_bfloat16" else weight.dtype
+        spans = [(0, end), (end + 1, self._start), (self._stop, len(weight))]
+        blocks = [pair for first, last in spans for pair in pairwise([*range(first, last, _BLOCK), last])]
+        return [
+            (weight[first:last].to(dtype), None if bias is None else bias[first:last].detach().to(dtype))
+            for first, last in blocks
+        ]
 
     def codes(self, hidden: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        """Return what (..., hidden) states say of a level: (..., codes) logits, and the (...) log-mass of all codes.
+        """Return what (..., hidden) states say of a level: (..., codes) logits, and the (...) log-mass to divide by.
 
-        With `normalise=level` the mass is that of the level's codes.
+        Where words are many (`lazy`) it is the mass of codes and end token only, and `log_mass` adds that of the words.
         """
         first = int(self._vocabulary.first_code[level])
         last = first + self._vocabulary.level_sizes[level]
@@ -44,18 +64,29 @@ class Scorer:
             own = self._rows(hidden, first, last)
             return own, own.logsumexp(-1)
         logits = self._rows(hidden, self._start, self._stop)
-        return logits[..., first - self._start : last - self._start], logits.logsumexp(-1)
+        mass = self._mass(logits, hidden)
+        if not self.lazy:
+            mass = self.log_mass(hidden.flatten(0, -2), mass.flatten()).view_as(mass)
+        return logits[..., first - self._start : last - self._start], mass
 
-    def log_mass(self, hidden: Tensor, inside: Tensor) -> Tensor:
-        """Return (n) the log-mass of the whole vocabulary for (n, hidden) states, given that of the code tokens."""
-        total = torch.zeros_like(inside)
-        for start, stop in self._outside:
-            total += self._rows(hidden, start, stop).sub_(inside[:, None]).exp_().sum(1)
+    def _mass(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        return torch.logaddexp(logits.logsumexp(-1), self.end(hidden))
+
+    def log_mass(self, hidden: Tensor, known: Tensor) -> Tensor:
+        """Return (n) the log-mass of the whole vocabulary for (n, hidden) states, given what `codes` said of it."""
+        total, hidden = torch.zeros_like(known), hidden.to(self._words[0][0].dtype if self._words else hidden.dtype)
+        for weight, bias in self._words:
+            total += functional.linear(hidden, weight, bias).float().sub_(known[:, None]).exp_().sum(1)
         if torch.isfinite(total).all():
-            return inside + total.log1p()
+            return known + total.log1p()
         # Words that outweigh all codes by more than a float32 holds, as before any training: slower, but safe.
-        parts = [self._rows(hidden, start, stop).logsumexp(1) for start, stop in self._outside]
-        return torch.stack([inside, *parts]).logsumexp(0)
+        parts = [functional.linear(hidden, weight, bias).float().logsumexp(1) for weight, bias in self._words]
+        return torch.stack([known, *parts]).logsumexp(0)
+
+    def end_log_probability(self, hidden: Tensor) -> Tensor:
+        """Return (n) the log-probability of the end token after (n, hidden) states."""
+        known = self._mass(self._rows(hidden, self._start, self._stop), hidden)
+        return self.end(hidden) - self.log_mass(hidden, known)
 
     def end(self, hidden: Tensor) -> Tensor:
         """Return the logits of the end token."""

@@ -36,8 +36,9 @@ _LARGEST = 600.0
 class _SoftmaxKL(torch.autograd.Function):
     """KL = m - log1p(s), and its gradient p (d - m) with p = q exp(d) / (1 + s).
 
-    Here d = now - anchor less its mean under q, s = sum q expm1(d) and m = sum q expm1(d) d / (1 + s). Value and gradient
-    come out of one exponential, and no two nearly equal sums are subtracted: the smaller d, the smaller every term.
+    Here d = now - anchor less its mean under q, s = sum q expm1(d) and m = sum q expm1(d) d / (1 + s). Value and
+    gradient come out of one exponential, and no two nearly equal sums are subtracted: the smaller d, the smaller every
+    term.
     """
 
     @staticmethod

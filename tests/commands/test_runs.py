@@ -34,6 +34,40 @@ def test_the_table_shows_the_same(trained):
     assert rows == [[*(str(d[n]) for n in names), *(f"{v:.4f}" for v in d["figures"].values())] for d in documents]
 
 
+@pytest.mark.parametrize(
+    ("top", "columns", "ten", "other"),
+    [
+        (5, ("recall@5", "recall@10", "ndcg@5", "ndcg@10"), (1, 1, 1, 1), (1, 0, 1, 0)),
+        (20, ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"), (1, 1, 0, 1, 1, 0), (1,) * 6),
+        (1, ("recall@1", "recall@5", "recall@10", "ndcg@1", "ndcg@5", "ndcg@10"), (1,) * 6, (1, 0, 0, 1, 0, 0)),
+    ],
+)
+def test_runs_with_lists_of_several_lengths_stand_side_by_side(copied, top, columns, ten, other):
+    path = copied.folder("single", 3) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    own = metrics["evaluated"]["3"]["test"]
+    for kind in ("recall", "ndcg"):
+        own |= {f"{kind}@{top}": 0.25}
+        for k in (1, 5, 10):
+            if k > top:
+                del own[f"{kind}@{k}"]
+    path.write_text(json.dumps(metrics))
+    text = peso("runs", "--output", copied.output).out
+    assert [cell.strip() for cell in text.splitlines()[2].split("┃")[8:-1]] == list(columns)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line[:1] == "│"]
+    assert len(rows) == 7
+    for row in rows:
+        there = other if (row[2], row[5]) == ("single", "3") else ten
+        stage = json.loads((copied.folder(row[2], row[5]) / "metrics.json").read_text())["evaluated"][row[5]]["test"]
+        assert row[7:] == [f"{stage[c]:.4f}" if is_there else "-" for c, is_there in zip(columns, there, strict=True)]
+    (document,) = [
+        row
+        for row in peso("runs", "--output", copied.output, "--json").document
+        if (row["method"], row["stage"]) == ("single", 3)
+    ]
+    assert document["figures"] == {c: own[c] for c in columns if c in own}
+
+
 def test_any_folder_above_the_runs_will_do(trained, monkeypatch):
     every = peso("runs", "--output", trained.output, "--json").document
     inner = peso("runs", "--output", trained.output / "synthetic", "--json").document
@@ -55,7 +89,16 @@ def test_an_unfinished_stage_is_said_to_be_so(copied):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("lineage.json", "{"), ("lineage.json", "{}"), ("metrics.json", "["), ("metrics.json", "{}")]
+    ("name", "content"),
+    [
+        ("lineage.json", "{"),
+        ("lineage.json", "{}"),
+        ("metrics.json", "["),
+        ("metrics.json", "{}"),
+        ("metrics.json", '{"evaluated": {"3": {"test": {"users": 3}}}}'),
+        ("metrics.json", '{"evaluated": {"3": {"test": {"recall@5": 0.5}}}}'),
+        ("metrics.json", '{"evaluated": {"3": {"test": {"recall@5": 0.5, "ndcg@5": null}}}}'),
+    ],
 )
 def test_a_damaged_one_is_left_out_with_a_word_and_the_others_stay(copied, name, content):
     path = copied.folder("single", 3) / name

@@ -30,10 +30,14 @@ def no_training(monkeypatch):
 def test_a_stage_brings_its_ancestors_into_being_and_says_so(tmp_path):
     answer = peso("train", "stage=2", "method=single", f"output={tmp_path}", *SMALL)
     assert answer.code == 0
-    first, second = (line for line in answer.err.splitlines() if line.startswith("stage"))
+    first, of_first, second, of_second = (line for line in answer.err.splitlines() if line.startswith("stage"))
     made = Trained(tmp_path)
     assert first == f"stage 1: training {made.folder('base', 1)} (stage 2 needs it)"
     assert second == f"stage 2: training {made.folder('single', 2)}"
+    holds = r"[\d,]+ examples as [\d,]+ sequences of \d+ to \d+ tokens \(mean \d+\)"
+    needs = r"batches filled to \d+%; about \d+\.\d GB of memory"
+    for stage, line in enumerate((of_first, of_second), start=1):
+        assert re.fullmatch(f"stage {stage}: {holds}; {needs}", line)
     assert str(made.folder("single", 2)) in answer.out
     assert {path.parent.name for path in tmp_path.rglob("DONE")} == {"stage_1", "stage_2"}
 
@@ -179,7 +183,7 @@ def test_predictions_bear_the_metrics_out(trained, method, stage):
     assert len(rows) == len({row["user"] for row in rows}) == test["users"]
     assert {row["stage"] for row in rows} == {stage}
     ranks = table["rank"].fill_null(0).to_numpy()
-    for name, column in sid_figures(ranks).items():
+    for name, column in sid_figures(ranks, 10).items():
         assert column.mean() == pytest.approx(test[name], abs=1e-12)
     for row in rows:
         assert len(row["items"]) == len(row["scores"]) == 10

@@ -159,7 +159,7 @@ def test_a_config_chooses_by_name_and_refuses_what_makes_no_sense():
 
 
 class GivenLogits(nn.Module):
-    """A language model whose hidden states are given logits and whose head changes nothing."""
+    """A language model whose hidden states are given logits, whatever it reads, and whose head changes nothing."""
 
     def __init__(self, logits):
         super().__init__()
@@ -167,6 +167,9 @@ class GivenLogits(nn.Module):
 
     def get_decoder(self):
         return lambda **_: SimpleNamespace(last_hidden_state=self.logits)
+
+    def get_input_embeddings(self):
+        return nn.Identity()
 
     def get_output_embeddings(self):
         return nn.Identity()

@@ -3,7 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from peso_cli.reports.results import COLUMNS, group_table, results_table
+from peso_cli.reports.results import figure_columns, group_table, results_table
+
+COLUMNS = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 
 
 def shown(table):
@@ -15,7 +17,7 @@ def shown(table):
 
 
 def figures(value, **more):
-    return {**{column: value + n / 100 for n, column in enumerate(COLUMNS)}, **more}
+    return {"recall@1": 0.01, "ndcg@1": 0.01, **{c: value + n / 100 for n, c in enumerate(COLUMNS)}, **more}
 
 
 def summary(value, **more):
@@ -68,3 +70,40 @@ def test_figures_that_are_not_known_are_dashes():
     empty = {**dict.fromkeys(COLUMNS), "users": 0}
     _, rows = shown(group_table("peso", {2: {"new": figures(0.5, users=3), "dormant": empty}}))
     assert rows == [["2", "new", *row(0.5, "3")], ["2", "dormant", "-", "-", "-", "-", "0"]]
+
+
+# Lists of other lengths
+
+
+def at(*ks, **more):
+    """Figures at some K: each is its own K over 100, NDCG half of it."""
+    return {f"recall@{k}": k / 100 for k in ks} | {f"ndcg@{k}": k / 200 for k in ks} | more
+
+
+@pytest.mark.parametrize(
+    ("held", "shown_at"), [([(1, 5, 10)], (5, 10)), ([(1, 5, 10, 20)], (5, 10, 20)), ([(1, 5)], (5,)), ([(1,)], (1,))]
+)
+def test_columns_are_the_cutoffs_above_one_or_one_alone(held, shown_at):
+    columns = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in shown_at]
+    assert list(figure_columns(*(at(*ks, users=3, item=at(7), kind="sid") for ks in held))) == columns
+
+
+def test_columns_of_several_are_those_of_each():
+    assert figure_columns(at(1, 20), at(1, 5)) == ("recall@5", "recall@20", "ndcg@5", "ndcg@20")
+    assert figure_columns(at(1, 5), at(1)) == ("recall@1", "recall@5", "ndcg@1", "ndcg@5")
+    assert figure_columns() == figure_columns({}) == ()
+
+
+@pytest.mark.parametrize("ks", [(1,), (1, 5), (1, 5, 10, 20)])
+def test_tables_go_as_far_as_the_summaries(ks):
+    columns = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in ks if k > 1 or ks == (1,)]
+    whole = {**at(*ks, users=3), "item": at(*ks, users=3), "popularity": at(*ks, users=3), "ceiling": at(*ks[:2])}
+    text, rows = shown(results_table("", "peso", {2: whole, 3: whole}))
+    assert [cell.strip() for cell in text.splitlines()[1].split("┃")[3:-2]] == columns
+    values = [f"{whole[c]:.4f}" for c in columns]
+    bounds = [f"{whole['ceiling'][c]:.4f}" if c in whole["ceiling"] else "-" for c in columns]
+    assert [row[2:] for row in rows] == ([[*values, "3"]] * 3 + [[*bounds, ""]]) * 2 + [[*values, ""]] * 3 + [
+        [*bounds, ""]
+    ]
+    _, rows = shown(group_table("peso", {2: {"new": at(*ks, users=3)}}))
+    assert rows == [["2", "new", *values, "3"]]
