@@ -39,19 +39,24 @@ class Scorer:
         self._vocabulary, self._head, self.normalise = vocabulary, head, normalise
         self._start = int(vocabulary.first_code[0])
         self._stop = self._start + sum(vocabulary.level_sizes)
+        # What words have in common is most of their logits; taken off, it isn't rounded to bfloat16's few digits.
+        self._centre = head.weight.detach().mean(0) if normalise == "vocabulary_bfloat16" else None
         self._words = [] if normalise == "level" else self._word_blocks()
         self.lazy = sum(len(weight) for weight, _ in self._words) > _FEW
 
     def _word_blocks(self) -> list[tuple[Tensor, Tensor | None]]:
         """Return weights and biases of all rows but the codes' and the end token's, in blocks."""
         end, weight, bias = self._vocabulary.end, self._head.weight.detach(), self._head.bias
-        dtype = torch.bfloat16 if self.normalise == "vocabulary_bfloat16" else weight.dtype
+        dtype = torch.bfloat16 if self._centre is not None else weight.dtype
         spans = [(0, end), (end + 1, self._start), (self._stop, len(weight))]
         blocks = [pair for first, last in spans for pair in pairwise([*range(first, last, _BLOCK), last])]
         return [
-            (weight[first:last].to(dtype), None if bias is None else bias[first:last].detach().to(dtype))
+            (self._centred(weight[first:last]), None if bias is None else bias[first:last].detach().to(dtype))
             for first, last in blocks
         ]
+
+    def _centred(self, weight: Tensor) -> Tensor:
+        return weight if self._centre is None else (weight - self._centre).bfloat16()
 
     def codes(self, hidden: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """Return what (..., hidden) states say of a level: (..., codes) logits, and the (...) log-mass to divide by.
@@ -74,14 +79,16 @@ class Scorer:
 
     def log_mass(self, hidden: Tensor, known: Tensor) -> Tensor:
         """Return (n) the log-mass of the whole vocabulary for (n, hidden) states, given what `codes` said of it."""
-        total, hidden = torch.zeros_like(known), hidden.to(self._words[0][0].dtype if self._words else hidden.dtype)
+        shift = -known if self._centre is None else (hidden @ self._centre).float() - known
+        hidden = hidden if self._centre is None else hidden.bfloat16()
+        total = torch.zeros_like(known)
         for weight, bias in self._words:
-            total += functional.linear(hidden, weight, bias).float().sub_(known[:, None]).exp_().sum(1)
+            total += functional.linear(hidden, weight, bias).float().add_(shift[:, None]).exp_().sum(1)
         if torch.isfinite(total).all():
             return known + total.log1p()
         # Words that outweigh all codes by more than a float32 holds, as before any training: slower, but safe.
-        parts = [functional.linear(hidden, weight, bias).float().logsumexp(1) for weight, bias in self._words]
-        return torch.stack([known, *parts]).logsumexp(0)
+        parts = [functional.linear(hidden, weight, bias).float().logsumexp(1) + shift for weight, bias in self._words]
+        return known + torch.stack([torch.zeros_like(known), *parts]).logsumexp(0)
 
     def end_log_probability(self, hidden: Tensor) -> Tensor:
         """Return (n) the log-probability of the end token after (n, hidden) states."""
