@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from peso_cli.bench import plain
 from peso_cli.bench.cases import Case, histories_of, trained_for_a_while
 from peso_cli.bench.measure import Times, best_of, flops, matrix_rate, peak_memory, side_by_side
-from peso_cli.evaluation.ranking import Ranker
+from peso_cli.decoding.scoring import Normalise
+from peso_cli.evaluation.ranking import Ranker, Ranking
 from peso_cli.stages import Display
 
 Document = dict[str, Any]
@@ -24,7 +25,15 @@ Histories = Sequence[NDArray[np.int32]]
 _NEAR = 1e-5
 """Scores nearer than this may stand in either order: sums in another order round otherwise."""
 
-_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_BATCHES = (2, 4, 8, 16, 32, 64)
+
+_ONE_BY_ONE = 16
+"""How many users are timed where they come one at a time."""
+
+_SCORED = 32
+"""How many users' scores are compared; `generate` returns them only at the price of keeping all logits."""
+
+_NORMALISE: tuple[Normalise, ...] = ("vocabulary", "vocabulary_bfloat16", "level")
 
 
 def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int, display: Display) -> Document:
@@ -41,34 +50,41 @@ def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int,
     model = trained_for_a_while(case, steps, display.bar("training for a while"))
     everybody = histories_of(case.sample("test", users))
     some = everybody[: min(timed, len(everybody))]
-    search = _plain_search(case, model)
+    search, prompt = _plain_search(case, model), case.backbone.prompt
     batch = best_of(_BATCHES, lambda size: lambda: search.run(some[: max(size, 16)], size))
-    reading = best_of(_BATCHES, lambda size: lambda: plain.bare_prefill(model, case.backbone.prompt, some, size))
-    ours = _ranker(case, model)
-    ways = {
-        f"plain generate, batch {batch}": lambda: search.run(some, batch),
-        "plain generate, batch 1": lambda: search.run(some, 1),
-        "peso": lambda: ours(some),
-        f"bare reading, batch {reading}": lambda: plain.bare_prefill(model, case.backbone.prompt, some, reading),
+    reading = best_of(_BATCHES, lambda size: lambda: plain.bare_prefill(model, prompt, some, size))
+    rankers = {normalise: _ranker(with_normalise(case, normalise), model) for normalise in _NORMALISE}
+    few = some[:_ONE_BY_ONE]
+    ways: dict[str, tuple[Callable[[], Any], int]] = {
+        f"plain generate, batch {batch}": (lambda: search.run(some, batch), len(some)),
+        "plain generate, batch 1": (lambda: search.run(few, 1), len(few)),
+        **{_name(n): (lambda rank=rank: rank(some), len(some)) for n, rank in rankers.items()},  # type: ignore[misc]
+        f"bare reading, batch {reading}": (lambda: plain.bare_prefill(model, prompt, some, reading), len(some)),
     }
-    times = side_by_side(ways, repeats, display.bar("timing"))
+    times = side_by_side({name: work for name, (work, _) in ways.items()}, repeats, display.bar("timing"))
+    display.say("comparing lists")
+    expected = search.run(everybody, batch)[0]
+    scores = search.run(everybody[:_SCORED], batch, scores=True)[1]
+    compared = [normalise for normalise in _NORMALISE if normalise != "level"]
     return {
         "bench": "decode",
         "backbone": case.config.backbone.name,
         "prompt": case.config.prompt.name,
         "vocabulary": case.backbone.vocabulary.size,
         "beams": case.config.decoding.beams,
-        "normalise": case.config.decoding.normalise,
         "users": len(everybody),
         "timed": len(some),
         "repeats": repeats,
         "threads": torch.get_num_threads(),
-        "ways": {name: _figures(times[name], ways[name], len(some)) for name in ways},
-        "plain_best": min((n for n in ways if n.startswith("plain")), key=lambda n: times[n].median),
+        "ways": {name: _figures(times[name], work, count) for name, (work, count) in ways.items()},
         "matrix_rate": matrix_rate(),
         "memory_at_batch": _memory_at(case, model, search, some, batch),
-        "equal": _compare(case, search, ours, everybody, batch),
+        "equal": {_name(n): _compare(case, expected, scores, rankers[n](everybody)) for n in compared},
     }
+
+
+def _name(normalise: Normalise) -> str:
+    return "peso" if normalise == "vocabulary" else f"peso, normalise={normalise}"
 
 
 def _plain_search(case: Case, model: PreTrainedModel) -> plain.PlainSearch:
@@ -103,7 +119,7 @@ def _memory_at(
     case: Case, model: PreTrainedModel, search: plain.PlainSearch, histories: Histories, batch: int
 ) -> dict[str, int | None]:
     """Return the peak memory of both ways with as many users at once as the plain way likes."""
-    ours = _ranker(case, model, batch)
+    ours = _ranker(with_normalise(case, "vocabulary"), model, batch)
     by_length = sorted(histories, key=len)[-batch:]
     return {
         "batch": batch,
@@ -112,20 +128,11 @@ def _memory_at(
     }
 
 
-def _compare(
-    case: Case, search: plain.PlainSearch, ours: Callable[[Histories], Any], histories: Histories, batch: int
-) -> Document:
-    """Compare the lists of all users, and the scores of some; level-normalised scores are others on purpose."""
-    if case.config.decoding.normalise == "level":
-        return {"compared": 0, "why": "normalise=level has scores of its own"}
-    expected, _ = search.run(histories, batch)
-    found = ours(histories)
-    sids = case.dataset.catalog.sids + case.backbone.vocabulary.first_code
-    tokens = sids[found.rows]
+def _compare(case: Case, expected: NDArray[np.int64], scores: NDArray[np.float32], found: Ranking) -> Document:
+    """Compare the lists of all users, and the scores of some."""
+    tokens = (case.dataset.catalog.sids + case.backbone.vocabulary.first_code)[found.rows]
     kinds = [_kind(e, t, s) for e, t, s in zip(expected.tolist(), tokens.tolist(), found.scores.tolist(), strict=True)]
-    few = histories[: min(32, len(histories))]
-    scores = search.run(few, batch, scores=True)[1]
-    difference = np.abs(np.sort(scores, axis=1) - np.sort(found.scores[: len(few)], axis=1)).max()
+    difference = np.abs(np.sort(scores, axis=1) - np.sort(found.scores[: len(scores)], axis=1)).max()
     return {
         "compared": len(kinds),
         **{kind: kinds.count(kind) for kind in ("identical", "near ties swapped", "different")},
@@ -142,6 +149,6 @@ def _kind(expected: list[list[int]], found: list[list[int]], scores: list[float]
     return "near ties swapped" if near and set(map(tuple, expected)) == set(score) else "different"
 
 
-def with_normalise(case: Case, normalise: Any) -> Case:
+def with_normalise(case: Case, normalise: Normalise) -> Case:
     """Return the case with other normalisation."""
     return replace(case, config=replace(case.config, decoding=replace(case.config.decoding, normalise=normalise)))

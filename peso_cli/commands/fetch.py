@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from peso_cli.commands.output import print_json
-from peso_cli.errors import InputError, RunError
+from peso_cli.errors import RunError
 from peso_cli.resources.cache import Fetched, cache_folder, find, store
 from peso_cli.resources.registry import RESOURCES, known_resource
 from peso_cli.terminal import OUT, TerminalDisplay
@@ -17,7 +17,7 @@ def fetch(name: str, force: bool, as_json: bool) -> None:
     """Bring a resource into the cache; one that is there already is checked against its checksums.
 
     Raises:
-        InputError: there is no such resource, or a package to read it isn't installed.
+        InputError: there is no such resource.
         RunError: it can't be had, or what is there is damaged.
     """
     resource = known_resource(name)
@@ -28,10 +28,9 @@ def fetch(name: str, force: bool, as_json: bool) -> None:
     else:
         with TerminalDisplay() as display:
             try:
-                resource.check()
                 fetched = store(name, lambda folder, scratch: resource.bring(folder, scratch, display), force)
-            except (InputError, RunError) as error:
-                raise type(error)(f"{name}: {error}") from None
+            except RunError as error:
+                raise RunError(f"{name}: {error}") from None
     if as_json:
         print_json(_document(fetched))
         return

@@ -20,13 +20,6 @@ class Resource(Protocol):
     def about(self) -> str:
         """What it is, in a few words."""
 
-    def check(self) -> None:
-        """Check, before any work, that everything needed to bring it is installed.
-
-        Raises:
-            InputError: something isn't.
-        """
-
     def bring(self, folder: Path, scratch: Path, display: Display) -> Mapping[str, str]:
         """Fill an empty folder with its files and say where they came from: `from`, `name`, `version`, …
 
@@ -50,7 +43,7 @@ RESOURCES: dict[str, Resource] = {
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     )
 }
-"""All resources; a new one is a class with these three members and an entry here."""
+"""All resources; a new one is a class with these two members and an entry here."""
 
 
 def known_resource(name: str) -> Resource:

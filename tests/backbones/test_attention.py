@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from worlds import random_catalog, small_llama, vocabulary_of
 
-from peso_cli.backbones.attention import additive, decoder_states, grouped_attention, sequences_of
+from peso_cli.backbones.attention import additive, decoder_states, grouped_attention, packs, sequences_of
 
 VOCABULARY = vocabulary_of(random_catalog(30, (3, 4, 5)))
 
@@ -166,6 +166,79 @@ def test_two_backbones_attend_each_in_its_own_way():
     states_of(packed, tokens_of(1, 9), attend=Causal())
     assert plain.config._attn_implementation == "sdpa"
     assert close(states_of(packed, tokens_of(3, 7)), states_of(plain, tokens_of(3, 7)))
+
+
+# Which backbones take packed rows
+
+
+GROUPED = {"num_key_value_heads": 2, "intermediate_size": 48, "head_dim": 8}
+WHOLE_SCORES = {**GROUPED, "attn_logit_softcapping": None}
+
+
+def tiny(kind, dtype=torch.float32, **more):
+    """A random model of a kind whose attention makes much of a difference."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
+    config = AutoConfig.for_model(kind, **sizes, **special, initializer_range=0.3, **more)
+    return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("llama", GROUPED),
+        ("qwen3", GROUPED),
+        ("gpt2", {}),
+        ("phi3", {"num_key_value_heads": 2, "intermediate_size": 48}),
+        ("mistral", {**GROUPED, "sliding_window": None}),
+        ("mistral", {**GROUPED, "sliding_window": 30}),
+        ("gemma2", WHOLE_SCORES),
+        ("qwen2", {**GROUPED, "sliding_window": 20, "use_sliding_window": False}),
+        ("qwen2", {**GROUPED, "sliding_window": 20, "use_sliding_window": True, "max_window_layers": 2}),
+        ("lfm2", {**GROUPED, "layer_types": ["full_attention", "full_attention"]}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_backbones_that_attend_to_all_before_take_packed_rows(kind, more, dtype):
+    model = tiny(kind, dtype, **more)
+    assert packs(model, 30)
+    assert packs(model, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("mistral", {**GROUPED, "sliding_window": 29}),  # shorter than the sequences
+        ("gemma2", {**WHOLE_SCORES, "sliding_window": 29}),  # in one of two layers
+        ("qwen2", {**GROUPED, "sliding_window": 20, "use_sliding_window": True, "max_window_layers": 1}),
+        ("gemma2", GROUPED),  # capped scores
+        ("gpt_oss", {**GROUPED, "num_local_experts": 2, "num_experts_per_tok": 1}),  # sinks
+        ("lfm2", {**GROUPED, "layer_types": ["conv", "full_attention"]}),  # tokens that mix beside attention
+        ("gptj", {"rotary_dim": 4}),  # attention that nobody can tell anything
+        ("bloom", {}),
+        ("openai-gpt", {}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_backbones_that_attend_in_another_way_do_not(kind, more, dtype):
+    assert not packs(tiny(kind, dtype, **more), 30)
+
+
+def test_a_window_is_short_or_long_by_the_sequences():
+    model = tiny("mistral", **GROUPED, sliding_window=30)
+    assert packs(model, 30)
+    assert not packs(model, 31)
+    tokens = torch.arange(31)[None]
+    assert not close(plain_states(model, tokens), plain_states(tiny("mistral", **GROUPED, sliding_window=31), tokens))
+
+
+def test_what_was_asked_leaves_no_trace():
+    model, fresh, tokens = tiny("llama", **GROUPED), tiny("llama", **GROUPED), torch.arange(21).view(3, 7)
+    assert packs(model.requires_grad_(True), 30)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(model(tokens).logits, fresh(tokens).logits)
+    assert plain_states(model, tokens).requires_grad
 
 
 counts, widths = st.integers(1, 4), st.integers(1, 5)

@@ -14,7 +14,11 @@ from transformers import (
     BertForMaskedLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    GPTJConfig,
+    GPTJForCausalLM,
     LlamaModel,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -284,6 +288,52 @@ def test_what_is_no_plain_causal_language_model_is_refused(tmp_path, why):
     save_tokenizer(tmp_path)
     OTHERS[why]().save_pretrained(tmp_path)
     assert why in refused(config_of(tmp_path))
+
+
+def with_window(window):
+    """A model whose tokens see so many tokens, themselves among them."""
+    heads = {"num_key_value_heads": 1, "head_dim": 8}
+    return MistralForCausalLM(MistralConfig(**SMALL, **heads, sliding_window=window, initializer_range=0.3))
+
+
+def with_capped_scores():
+    """A model whose attention caps scores, and whose logits are just its head's."""
+    heads = {"num_key_value_heads": 1, "head_dim": 8}
+    return Gemma2ForCausalLM(Gemma2Config(**SMALL, **heads, final_logit_softcapping=None, initializer_range=0.3))
+
+
+def longest_prompt():
+    """How many tokens the template's longest prompt has, with its answer."""
+    return len("Picked so far: ") + 1 + INSTRUCT.window * (3 + len("; ")) + len("\nNext: ") + 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: GPTJForCausalLM(GPTJConfig(vocab_size=300, n_embd=16, n_layer=1, n_head=2, rotary_dim=4)),
+        with_capped_scores,
+        lambda: with_window(longest_prompt() - 1),
+    ],
+)
+def test_attention_that_can_not_be_packed_is_refused(tmp_path, make):
+    save_tokenizer(tmp_path)
+    torch.manual_seed(0)
+    make().save_pretrained(tmp_path)
+    message = refused(config_of(tmp_path))
+    assert message.startswith(f"backbone.model={tmp_path}: its attention (")
+    assert "give another model, or a smaller prompt.window" in message
+
+
+def test_a_window_as_long_as_the_longest_prompt_will_do(tmp_path):
+    save_tokenizer(tmp_path)
+    with_window(longest_prompt()).save_pretrained(tmp_path)
+    assert built(config_of(tmp_path)).prompt.longest(INSTRUCT.window) == longest_prompt()
+
+
+def test_a_smaller_prompt_makes_a_short_window_long_enough(tmp_path):
+    save_tokenizer(tmp_path)
+    with_window(longest_prompt() - 1).save_pretrained(tmp_path)
+    build_backbone(config_of(tmp_path), replace(INSTRUCT, window=INSTRUCT.window - 1), CATALOG, 1)
 
 
 def test_a_tokenizer_that_holds_codes_already_is_refused(tmp_path, shared):

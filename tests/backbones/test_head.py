@@ -1,13 +1,12 @@
 import pytest
 import torch
+from backbones.made import Made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from pretrained import CODES, begun, config_of, save_pretrained
 from torch import nn
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from peso_cli.backbones import head as module
@@ -208,23 +207,6 @@ def test_the_adapters_dropout_acts_in_training_only():
 
 
 # What it costs
-
-
-class Made(TorchDispatchMode):
-    """Counts the numbers of every tensor that operations make, views aside."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = []
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        known = {
-            x.untyped_storage().data_ptr() for x in tree_leaves((arguments, options)) if isinstance(x, torch.Tensor)
-        }
-        result = function(*arguments, **(options or {}))
-        new = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
-        self.sizes += [x.numel() for x in new if x.untyped_storage().data_ptr() not in known]
-        return result
 
 
 def largest_made(model, count):

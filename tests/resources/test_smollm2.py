@@ -1,4 +1,3 @@
-import sys
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -11,7 +10,7 @@ from pretrained import save_pretrained
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from wheels import write_gguf, write_wheel
 
-from peso_cli.errors import InputError, RunError
+from peso_cli.errors import RunError
 from peso_cli.resources.registry import RESOURCES
 from peso_cli.resources.smollm2 import SmolLM2
 
@@ -127,14 +126,6 @@ def test_without_either_source_both_reasons_are_told(places, tmp_path, monkeypat
     monkeypatch.setattr("peso_cli.resources.smollm2.hub_answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "model_info", nothing)
     assert refusal(pinned(tmp_path / "small.gguf"), places).endswith("nor does the model hub (no such model)")
-
-
-def test_the_package_that_reads_gguf_is_asked_for_first(monkeypatch):
-    resource = RESOURCES["smollm2_135m"]
-    resource.check()
-    monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(InputError, match=r"run: pip install gguf$"):
-        resource.check()
 
 
 def test_the_real_description_is_pinned():

@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -71,6 +72,41 @@ def test_the_grouping_is_sorted_distinct_and_leads_back_to_every_item(codes):
     assert list(map(tuple, catalog.sids.tolist())) == sorted(set(codes))
     assert catalog.sids[catalog.sid_of].tolist() == catalog.codes.tolist()
     assert catalog.sid_sizes.sum() == len(codes)
+
+
+SIZES = {
+    "as many as a number holds": (2**31 - 1, 2**31 - 1, 2),
+    "one more": (2**31 - 1, 2**31 - 1, 3),
+    "levels of one code": (1, 7, 1, 1),
+    "one level": (500,),
+    "many small levels": (3,) * 20,
+    "more levels than a number holds": (10,) * 20,
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 60), st.integers(1, 30))
+def test_the_grouping_is_that_of_sorted_rows_however_large_codes_are(sizes, seed, copies, different):
+    rng = np.random.default_rng(seed)
+    few = rng.integers(0, sizes, (different, len(sizes)))
+    last = np.array(sizes) - 1
+    codes = np.concatenate([few, few[rng.integers(0, different, copies)], [last, 0 * last]]).astype(np.int32)
+    catalog = catalog_of(rng.permutation(codes))
+    sids, group = np.unique(catalog.codes, axis=0, return_inverse=True)
+    assert catalog.level_sizes == sizes
+    assert np.array_equal(catalog.sids, sids)
+    assert np.array_equal(catalog.sid_of, group.reshape(-1))
+    assert (catalog.sids.dtype, catalog.sid_of.dtype) == (np.int32, np.int64)
+
+
+def test_grouping_takes_a_fraction_of_sorting_rows():
+    catalog, seconds = catalog_of(np.random.default_rng(0).integers(0, 256, (200_000, 4))), []
+    for group in (lambda: np.unique(catalog.codes, axis=0, return_inverse=True), lambda: catalog.sids):
+        begun = time.process_time()
+        group()
+        seconds.append(time.process_time() - begun)
+    assert seconds[1] < seconds[0] / 2
 
 
 def test_the_digest_tells_items_and_codes_apart(index):
