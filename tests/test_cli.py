@@ -152,8 +152,10 @@ def test_a_whole_command_prints_one_document_and_nothing_else(copied):
     done = python(RUN, "train", "stage=3", "method=l2", "--json", *copied.arguments())
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)["stages"]) == ["3"]
-    lines = [line.split(" /")[0] for line in done.stderr.splitlines()]
-    assert lines == ["stage 1: reusing", "stage 2: training", "stage 3: training"]
+    reused, *trained = done.stderr.splitlines()
+    assert reused.startswith("stage 1: reusing /")
+    assert [line.split(" /")[0] for line in trained[::2]] == ["stage 2: training", "stage 3: training"]
+    assert [line.split(" examples")[0].rstrip("0123456789,") for line in trained[1::2]] == ["stage 2: ", "stage 3: "]
 
 
 def test_a_reader_that_stops_early_is_no_trouble():

@@ -48,11 +48,11 @@ class Scorer:
         """Return weights and biases of all rows but the codes' and the end token's, in blocks."""
         end, weight, bias = self._vocabulary.end, self._head.weight.detach(), self._head.bias
         dtype = torch.bfloat16 if self._centre is not None else weight.dtype
-        spans = [(0, end), (end + 1, self._start), (self._stop, len(weight))]
-        blocks = [pair for first, last in spans for pair in pairwise([*range(first, last, _BLOCK), last])]
+        (first, after), (last, behind) = sorted([(end, end + 1), (self._start, self._stop)])
+        spans = [(0, first), (after, last), (behind, len(weight))]
+        blocks = [slice(*pair) for start, stop in spans for pair in pairwise([*range(start, stop, _BLOCK), stop])]
         return [
-            (self._centred(weight[first:last]), None if bias is None else bias[first:last].detach().to(dtype))
-            for first, last in blocks
+            (self._centred(weight[rows]), None if bias is None else bias[rows].detach().to(dtype)) for rows in blocks
         ]
 
     def _centred(self, weight: Tensor) -> Tensor:

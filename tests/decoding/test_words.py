@@ -120,19 +120,6 @@ def test_when_patience_is_over_all_that_is_left_is_asked_for(asked, monkeypatch,
     assert_found_as(found[1], found[0])
 
 
-def test_how_patient_a_search_is(asked, monkeypatch):
-    """Without a limit this search would go on asking; a level takes the rounds of patience, and one more."""
-    vocabulary = wordy_vocabulary(MANY, 300, 300)
-    with words_are(lazy=True):
-        wide = search(wordy_llama(vocabulary, 0.0, 1), 16, catalog=MANY, vocabulary=vocabulary)
-    wide.run(prompts_of([3] * 4))
-    assert max(map(len, asked)) == beam._PATIENCE + 1
-    asked.clear()
-    monkeypatch.setattr(beam, "_PATIENCE", 10**9)
-    wide.run(prompts_of([3] * 4))
-    assert max(map(len, asked)) > 3
-
-
 @pytest.mark.parametrize("lazy", [False, True])
 def test_probabilities_of_a_level_never_ask_for_the_mass_of_words(asked, lazy):
     vocabulary = wordy_vocabulary(CATALOG, 300, 300)
