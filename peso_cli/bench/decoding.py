@@ -27,8 +27,8 @@ _NEAR = 1e-5
 
 _BATCHES = (2, 4, 8, 16, 32, 64)
 
-_ONE_BY_ONE = 16
-"""How many users are timed where they come one at a time."""
+_SHARE_ONE_BY_ONE = 8
+"""One in so many of the timed users is timed where users come one at a time."""
 
 _SCORED = 32
 """How many users' scores are compared; `generate` returns them only at the price of keeping all logits."""
@@ -51,10 +51,10 @@ def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int,
     everybody = histories_of(case.sample("test", users))
     some = everybody[: min(timed, len(everybody))]
     search, prompt = _plain_search(case, model), case.backbone.prompt
-    batch = best_of(_BATCHES, lambda size: lambda: search.run(some[: max(size, 16)], size))
+    batch = best_of(_BATCHES, lambda size: lambda: search.run(some[: max(size, 8)], size))
     reading = best_of(_BATCHES, lambda size: lambda: plain.bare_prefill(model, prompt, some, size))
     rankers = {normalise: _ranker(with_normalise(case, normalise), model) for normalise in _NORMALISE}
-    few = some[:_ONE_BY_ONE]
+    few = some[: max(1, len(some) // _SHARE_ONE_BY_ONE)]
     ways: dict[str, tuple[Callable[[], Any], int]] = {
         f"plain generate, batch {batch}": (lambda: search.run(some, batch), len(some)),
         "plain generate, batch 1": (lambda: search.run(few, 1), len(few)),

@@ -16,6 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], object]
 
+_QUICK = 5.0
+"""Seconds under which a trial is taken twice."""
+
 
 @dataclass(frozen=True)
 class Times:
@@ -54,12 +57,14 @@ def side_by_side(ways: Mapping[str, Work], repeats: int, tick: Callable[[int, in
     return {name: Times(tuple(seconds)) for name, seconds in found.items()}
 
 
-def best_of(sizes: Sequence[int], make: Callable[[int], Work], repeats: int = 2) -> int:
+def best_of(sizes: Sequence[int], make: Callable[[int], Work]) -> int:
     """Return the size (of a batch, say) with which some work is fastest, trying larger ones while they help."""
     best, fastest = sizes[0], float("inf")
     for size in sizes:
         work = make(size)
-        seconds = min(seconds_of(work) for _ in range(repeats))
+        seconds = seconds_of(work)
+        if seconds < _QUICK:
+            seconds = min(seconds, seconds_of(work))
         if seconds < fastest:
             best, fastest = size, seconds
         elif seconds > 1.5 * fastest:
