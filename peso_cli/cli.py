@@ -155,7 +155,7 @@ def bench(
     what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth or all.")],
     overrides: Overrides = None,
     users: Annotated[int, typer.Option(min=1, help="Test users whose recommendations are compared.")] = 512,
-    timed: Annotated[int, typer.Option(min=1, help="How many of them are timed.")] = 512,
+    timed: Annotated[int, typer.Option(min=1, help="How many of them are timed in the plain way.")] = 128,
     examples: Annotated[int, typer.Option(min=1, help="Training examples that are timed.")] = 400,
     steps: Annotated[int, typer.Option(min=0, help="Training steps before decoding is measured.")] = 100,
     repeats: Annotated[int, typer.Option(min=1, help="How often each way is timed.")] = 5,

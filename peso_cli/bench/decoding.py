@@ -42,7 +42,7 @@ def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int,
     Args:
         case: what is measured.
         users: test users whose lists are compared, and
-        timed: how many of them are timed.
+        timed: how many of them are timed in the plain way, which takes as long for each however many there are.
         repeats: how often each way is timed.
         steps: training steps before.
         display: shows progress.
@@ -58,8 +58,11 @@ def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int,
     ways: dict[str, tuple[Callable[[], Any], int]] = {
         f"plain generate, batch {batch}": (lambda: search.run(some, batch), len(some)),
         "plain generate, batch 1": (lambda: search.run(few, 1), len(few)),
-        **{_name(n): (lambda rank=rank: rank(some), len(some)) for n, rank in rankers.items()},  # type: ignore[misc]
-        f"bare reading, batch {reading}": (lambda: plain.bare_prefill(model, prompt, some, reading), len(some)),
+        **{_name(n): (lambda rank=rank: rank(everybody), len(everybody)) for n, rank in rankers.items()},  # type: ignore[misc]
+        f"bare reading, batch {reading}": (
+            lambda: plain.bare_prefill(model, prompt, everybody, reading),
+            len(everybody),
+        ),
     }
     times = side_by_side({name: work for name, (work, _) in ways.items()}, repeats, display.bar("timing"))
     display.say("comparing lists")

@@ -24,7 +24,12 @@ def _decode(document: Document) -> list[Table | str]:
         row = [f"{way['milliseconds_per_user']:.2f}", f"{way['spread']:.0%}", f"{way['gflop_per_user']:.3f}"]
         table.add_row(name, *row, f"{way['gflop_per_second']:.0f}", f"{best / way['milliseconds_per_user']:.1f}")
     lines = [_equal(name, equal) for name, equal in document["equal"].items()]
-    return [table, *lines, _memory(document), _setting(document, f"{document['timed']} users timed")]
+    return [
+        table,
+        *lines,
+        _memory(document),
+        _setting(document, f"{document['users']} users, {document['timed']} of them timed in the plain way"),
+    ]
 
 
 def _equal(name: str, equal: Document) -> str:

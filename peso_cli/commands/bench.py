@@ -19,7 +19,7 @@ class Sizes:
 
     Attributes:
         users: test users whose lists are compared.
-        timed: how many of them are timed.
+        timed: how many of them are timed in the plain way.
         examples: training examples.
         steps: training steps before decoding is measured.
         repeats: how often each way is timed.
