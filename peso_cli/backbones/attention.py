@@ -7,7 +7,7 @@ padding. Only attention must know what belongs together; it is handed in with th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -41,7 +41,7 @@ class Attend(Protocol):
 
 
 def decoder_states(
-    model: nn.Module, tokens: Tensor, positions: Tensor | None, attend: Attend | None, read: Tensor
+    model: nn.Module, tokens: Tensor, positions: Tensor | None, attend: Attend | None, read: Tensor | None
 ) -> Tensor:
     """Return the (n, hidden) last hidden states of a backbone at the places where somebody reads them.
 
@@ -50,7 +50,7 @@ def decoder_states(
         tokens: (rows, length) token ids.
         positions: (rows, length) position ids; None counts from 0 in every row.
         attend: how the tokens of the one row attend; None is plain causal attention in every row.
-        read: (n,) flat places `row * length + position`.
+        read: (n,) flat places `row * length + position`; None reads all of them, in order.
     """
     decoder: Any = model.get_decoder()  # type: ignore[operator]
     how: dict[str, Any] = {}
@@ -59,12 +59,12 @@ def decoder_states(
             decoder.set_attn_implementation(_NAME)
         # A mask of four dimensions is taken as ready, so that none is built; `attend` needs none.
         how = {"attend": attend, "attention_mask": torch.empty(1, 1, 1, 1, device=tokens.device)}
-    distinct: Tensor = torch.unique(read)
     embedded = embeddings(model, tokens)
     source = {"input_ids": tokens} if embedded is None else {"inputs_embeds": embedded}
-    with _only_at(distinct, _behind_attention(decoder)):
+    with nullcontext() if read is None else _only_at(torch.unique(read), _behind_attention(decoder)):
         hidden: Tensor = decoder(**source, position_ids=positions, use_cache=False, **how).last_hidden_state
-    return hidden.flatten(0, 1).index_select(0, read)
+    states = hidden.flatten(0, 1)
+    return states if read is None else states.index_select(0, read)
 
 
 @torch.no_grad()
@@ -79,10 +79,9 @@ def packs(model: nn.Module, length: int) -> bool:
     size = decoder.config.vocab_size
     tokens = torch.arange(2 * length, device=model.device).view(2, -1) % size  # type: ignore[call-overload]
     positions = torch.arange(length, device=tokens.device).expand(2, -1)
-    everywhere = torch.arange(2 * length, device=tokens.device)
     try:
-        rows = decoder_states(model, tokens, None, None, everywhere).float()
-        row = decoder_states(model, tokens.view(1, -1), positions.reshape(1, -1), _Pair(length), everywhere).float()
+        rows = decoder_states(model, tokens, None, None, None).float()
+        row = decoder_states(model, tokens.view(1, -1), positions.reshape(1, -1), _Pair(length), None).float()
     except (ValueError, AttributeError, TypeError, RuntimeError):  # what layers of other kinds make of it
         return False
     tolerance = 1e-4 if decoder.dtype == torch.float32 else 2e-2
@@ -107,8 +106,7 @@ class _Pair:
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
         q, k, v = (sequences_of(x, 0, 2, self._length) for x in (query, key, value))
-        sees = torch.ones(self._length, self._length, dtype=torch.bool, device=query.device).tril()[None, None]
-        return grouped_attention(q, k, v, additive(sees, query.dtype), scale).transpose(1, 2).flatten(0, 1)[None]
+        return grouped_attention(q, k, v, causal(q), scale).transpose(1, 2).flatten(0, 1)[None]
 
 
 def _behind_attention(decoder: nn.Module) -> list[nn.Module]:
@@ -127,7 +125,6 @@ def _behind_attention(decoder: nn.Module) -> list[nn.Module]:
 @contextmanager
 def _only_at(places: Tensor, parts: Sequence[nn.Module]) -> Iterator[None]:
     """Let modules work at some flat places of their (rows, length, width) inputs only; elsewhere their output is 0."""
-
     shapes: dict[nn.Module, torch.Size] = {}
 
     def take(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -205,6 +202,17 @@ def sequences_of(row: Tensor, start: int, count: int, length: int) -> Tensor:
     """
     _, heads, _, width = row.shape
     return row[0, :, start : start + count * length].reshape(heads, count, length, width).transpose(0, 1)
+
+
+def causal(query: Tensor, before: int = 0) -> Tensor:
+    """Return the mask of (..., queries, width) queries that stand behind `before` keys which all of them see.
+
+    Returns:
+        (1, 1, queries, before + queries), to be added to scores.
+    """
+    queries = query.shape[-2]
+    sees = torch.ones(queries, before + queries, dtype=torch.bool, device=query.device).tril(before)
+    return additive(sees, query.dtype)[None, None]
 
 
 def additive(sees: Tensor, dtype: torch.dtype) -> Tensor:

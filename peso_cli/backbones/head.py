@@ -113,16 +113,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
             logits = _logits(hidden[part], own_low, up, scale, blocks)
             total += _to_residual(logits, labels[part], temperature)
             if any(needed):
-                residual = logits.to(hidden.dtype).mul_(1 / temperature)
-                _add_gradients(gradients, residual, hidden[part], own_low, up, scale, blocks, part)
+                _add_gradients(gradients, logits.to(hidden.dtype), hidden[part], own_low, up, scale, blocks, part)
         ctx.save_for_backward(*[g for g in gradients if g is not None])
-        ctx.needed = needed
+        ctx.needed, ctx.temperature = needed, temperature
         return total
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
         found = iter(ctx.saved_tensors)
-        scaled = [next(found).mul(weight) if need else None for need in ctx.needed]
+        scale = weight / ctx.temperature
+        scaled = [next(found).mul(scale) if need else None for need in ctx.needed]
         return (*scaled[:3], None, None, None, None, *scaled[3:])
 
 
@@ -140,7 +140,7 @@ def _logits(hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float,
 
 
 def _to_residual(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Return the summed loss; the logits turn into its gradient, the softmax less one at each label."""
+    """Return the summed loss; the logits turn into its gradient but for the temperature: softmax, less 1 at labels."""
     if temperature != 1:
         logits /= temperature
     own = logits.gather(1, labels[:, None])

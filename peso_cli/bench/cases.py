@@ -10,20 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
 from peso_cli.backbones.build import Backbone, build_backbone
 from peso_cli.backbones.loading import lora_arguments, merge_adapter
-from peso_cli.config.compose import Composed
 from peso_cli.config.schema import Config, ConfigBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.examples import Examples, Split, examples
 from peso_cli.data.open import open_dataset
-from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import pick_device, seeded_sample
 from peso_cli.methods.adapters import Evolving, FullWeights
 from peso_cli.training.layouts import Packed
@@ -56,20 +52,17 @@ class Case:
         return found.take(seeded_sample(len(found), most, self.config.seed))
 
 
-def open_case(composed: Composed) -> Case:
+def open_case(config: Config, stage: int) -> Case:
     """Open the data of a configuration and build its backbone.
 
     Raises:
-        InputError: `stage=` names several, or the data or the backbone isn't there.
+        InputError: the stage, the data or the backbone isn't there.
     """
-    config = composed.config
-    if not isinstance(config.stage, int):
-        raise InputError(f"stage={config.stage}: bench takes one stage")
     dataset = open_dataset(config.dataset)
-    dataset.block(config.stage)
+    dataset.block(stage)
     backbone = build_backbone(config.backbone, config.prompt, dataset.catalog, config.seed)
     backbone.model.to(pick_device(config.device))  # type: ignore[arg-type]
-    return Case(config, dataset, config.stage, backbone)
+    return Case(config, dataset, stage, backbone)
 
 
 def adapted(case: Case) -> nn.Module:
@@ -124,8 +117,3 @@ def perturb(model: nn.Module, size: float, seed: int) -> None:
             if parameter.requires_grad:
                 step = torch.randn(parameter.shape, generator=noise) * size
                 parameter.add_(step.to(parameter.device, parameter.dtype))
-
-
-def histories_of(found: Examples) -> list[NDArray[np.int32]]:
-    """Return the histories of examples."""
-    return [found.history(row) for row in range(len(found))]

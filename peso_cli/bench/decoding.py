@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from peso_cli.bench import plain
-from peso_cli.bench.cases import Case, histories_of, trained_for_a_while
-from peso_cli.bench.measure import Times, best_of, flops, matrix_rate, peak_memory, side_by_side
+from peso_cli.bench.cases import Case, trained_for_a_while
+from peso_cli.bench.measure import best_of, figures, matrix_rate, peak_memory, side_by_side
 from peso_cli.decoding.scoring import Normalise
 from peso_cli.evaluation.ranking import Ranker, Ranking
 from peso_cli.stages import Display
@@ -48,12 +48,12 @@ def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int,
         display: shows progress.
     """
     model = trained_for_a_while(case, steps, display.bar("training for a while"))
-    everybody = histories_of(case.sample("test", users))
+    everybody = case.sample("test", users).histories()
     some = everybody[: min(timed, len(everybody))]
     search, prompt = _plain_search(case, model), case.backbone.prompt
     batch = best_of(_BATCHES, lambda size: lambda: search.run(some[: max(size, 8)], size))
     reading = best_of(_BATCHES, lambda size: lambda: plain.bare_prefill(model, prompt, some, size))
-    rankers = {normalise: _ranker(with_normalise(case, normalise), model) for normalise in _NORMALISE}
+    rankers = {normalise: _ranker(case, model, normalise) for normalise in _NORMALISE}
     few = some[: max(1, len(some) // _SHARE_ONE_BY_ONE)]
     ways: dict[str, tuple[Callable[[], Any], int]] = {
         f"plain generate, batch {batch}": (lambda: search.run(some, batch), len(some)),
@@ -79,9 +79,9 @@ def bench_decoding(case: Case, users: int, timed: int, repeats: int, steps: int,
         "timed": len(some),
         "repeats": repeats,
         "threads": torch.get_num_threads(),
-        "ways": {name: _figures(times[name], work, count) for name, (work, count) in ways.items()},
+        "ways": {name: figures(times[name], work, "user", count) for name, (work, count) in ways.items()},
         "matrix_rate": matrix_rate(),
-        "memory_at_batch": _memory_at(case, model, search, some, batch),
+        "memory_at_batch": _memory_at(search, rankers["vocabulary"], some, batch),
         "equal": {_name(n): _compare(case, expected, scores, rankers[n](everybody)) for n in compared},
     }
 
@@ -96,38 +96,21 @@ def _plain_search(case: Case, model: PreTrainedModel) -> plain.PlainSearch:
     return plain.PlainSearch(model, case.backbone.vocabulary, prompt, beams, plain.allowed_tokens(prompt))
 
 
-def _ranker(case: Case, model: PreTrainedModel, prompts_at_once: int | None = None) -> Callable[[Histories], Any]:
-    decoding = case.config.decoding
+def _ranker(case: Case, model: PreTrainedModel, normalise: Normalise) -> Callable[[Histories], Ranking]:
+    decoding = replace(case.config.decoding, normalise=normalise)
     ranker = Ranker(model, case.backbone.vocabulary, case.backbone.prompt, case.dataset.catalog, decoding)
-    if prompts_at_once is None:
-        return lambda histories: ranker.rank(histories, decoding.beams)
-    return lambda histories: [
-        ranker.rank(histories[start : start + prompts_at_once], decoding.beams)
-        for start in range(0, len(histories), prompts_at_once)
-    ]
-
-
-def _figures(times: Times, work: Callable[[], Any], users: int) -> Document:
-    operations = flops(work)
-    return {
-        "seconds": list(times.seconds),
-        "milliseconds_per_user": 1e3 * times.median / users,
-        "spread": times.spread,
-        "gflop_per_user": operations / users / 1e9,
-        "gflop_per_second": operations / times.median / 1e9,
-    }
+    return lambda histories: ranker.rank(histories, decoding.beams)
 
 
 def _memory_at(
-    case: Case, model: PreTrainedModel, search: plain.PlainSearch, histories: Histories, batch: int
+    search: plain.PlainSearch, ours: Callable[[Histories], Ranking], histories: Histories, batch: int
 ) -> dict[str, int | None]:
     """Return the peak memory of both ways with as many users at once as the plain way likes."""
-    ours = _ranker(with_normalise(case, "vocabulary"), model, batch)
-    by_length = sorted(histories, key=len)[-batch:]
+    longest = sorted(histories, key=len)[-batch:]
     return {
         "batch": batch,
-        "plain": peak_memory(lambda: search.run(by_length, batch)),
-        "peso": peak_memory(lambda: ours(by_length)),
+        "plain": peak_memory(lambda: search.run(longest, batch)),
+        "peso": peak_memory(lambda: ours(longest)),
     }
 
 
@@ -150,8 +133,3 @@ def _kind(expected: list[list[int]], found: list[list[int]], scores: list[float]
     in_their_order = [score.get(tuple(sid), float("nan")) for sid in expected]
     near = all(later <= earlier + _NEAR for earlier, later in itertools.pairwise(in_their_order))
     return "near ties swapped" if near and set(map(tuple, expected)) == set(score) else "different"
-
-
-def with_normalise(case: Case, normalise: Normalise) -> Case:
-    """Return the case with other normalisation."""
-    return replace(case, config=replace(case.config, decoding=replace(case.config.decoding, normalise=normalise)))

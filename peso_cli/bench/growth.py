@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from peso_cli.backbones.build import build_backbone
-from peso_cli.bench.cases import Case
 from peso_cli.bench.measure import Times, peak_memory, side_by_side
+from peso_cli.config.schema import Config
 from peso_cli.decoding.constraints import TrieConstraint
 from peso_cli.evaluation.ranking import Ranker, pick_device
 from peso_cli.semantic_ids.catalog import Catalog
@@ -26,23 +25,23 @@ _LEVELS, _CODES = 4, 256
 _AT_ONCE = 64
 
 
-def bench_growth(case: Case, repeats: int, display: Display) -> Document:
+def bench_growth(config: Config, repeats: int, display: Display) -> Document:
     """Measure time per user and memory as users grow, and time per search as items grow.
 
     Args:
-        case: its backbone is built anew for generated catalogs; its beams are used.
+        config: its backbone is built for generated catalogs; its beams are used.
         repeats: how often each is timed.
         display: shows progress.
     """
-    catalogs = {items: random_catalog(items, case.config.seed) for items in _ITEMS}
-    rankers = {items: _ranker(case, catalog) for items, catalog in catalogs.items()}
-    some = _histories(512, min(_ITEMS), case.config.seed)
+    catalogs = {items: random_catalog(items, config.seed) for items in _ITEMS}
+    rankers = {items: _ranker(config, catalog) for items, catalog in catalogs.items()}
+    some = _histories(512, min(_ITEMS), config.seed)
     by_items = side_by_side(
         {str(items): (lambda ranker=ranker: ranker.rank(some, 10)) for items, ranker in rankers.items()},  # type: ignore[misc]
         repeats,
         display.bar("items"),
     )
-    ranker, many = rankers[min(_ITEMS)], _histories(max(_USERS), min(_ITEMS), case.config.seed)
+    ranker, many = rankers[min(_ITEMS)], _histories(max(_USERS), min(_ITEMS), config.seed)
     by_users = side_by_side(
         {str(users): (lambda users=users: ranker.rank(many[:users], 10)) for users in _USERS},  # type: ignore[misc]
         max(1, repeats // 2),
@@ -50,8 +49,8 @@ def bench_growth(case: Case, repeats: int, display: Display) -> Document:
     )
     return {
         "bench": "growth",
-        "backbone": case.config.backbone.name,
-        "beams": case.config.decoding.beams,
+        "backbone": config.backbone.name,
+        "beams": config.decoding.beams,
         "repeats": repeats,
         "threads": torch.get_num_threads(),
         "milliseconds_per_user_by_users": _per_user(by_users, {str(users): users for users in _USERS}),
@@ -73,11 +72,10 @@ def random_catalog(items: int, seed: int) -> Catalog:
     return Catalog(tuple(f"i{n}" for n in range(items)), codes, {})
 
 
-def _ranker(case: Case, catalog: Catalog) -> Ranker:
-    backbone = build_backbone(case.config.backbone, case.config.prompt, catalog, case.config.seed)
-    backbone.model.to(pick_device(case.config.device))  # type: ignore[arg-type]
-    decoding = replace(case.config.decoding, constraint="trie")
-    return Ranker(backbone.model, backbone.vocabulary, backbone.prompt, catalog, decoding)
+def _ranker(config: Config, catalog: Catalog) -> Ranker:
+    backbone = build_backbone(config.backbone, config.prompt, catalog, config.seed)
+    backbone.model.to(pick_device(config.device))  # type: ignore[arg-type]
+    return Ranker(backbone.model, backbone.vocabulary, backbone.prompt, catalog, config.decoding)
 
 
 def _histories(users: int, items: int, seed: int) -> list[NDArray[np.int32]]:

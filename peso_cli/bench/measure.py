@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -91,6 +92,25 @@ def flops(work: Work) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
+
+
+def figures(times: Times, work: Work, unit: str, count: int) -> dict[str, Any]:
+    """Return what a document says of one way.
+
+    Args:
+        times: how long the work took.
+        work: the work, which is run once more to count its operations.
+        unit: what there are `count` of: user, example.
+        count: how many of them the work is for.
+    """
+    operations = flops(work)
+    return {
+        "seconds": list(times.seconds),
+        f"milliseconds_per_{unit}": 1e3 * times.median / count,
+        "spread": times.spread,
+        f"gflop_per_{unit}": operations / count / 1e9,
+        "gflop_per_second": operations / times.median / 1e9,
+    }
 
 
 def peak_memory(work: Work) -> int | None:

@@ -80,12 +80,11 @@ def bench_penalty(case: Case, repeats: int, display: Display) -> Document:
 def _training_step(case: Case, model: nn.Module) -> Callable[[], object]:
     found = shared(case.sample("train", 2000))
     packer = Packer((found,), Packed(case.backbone.prompt), case.config.trainer.batch_tokens)
-    batches = [packer.batch(members) for members in packer.plan((0,))[:3]]
+    batch = packer.batch(packer.plan((0,))[0])
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=0.0)
 
     def step() -> None:
-        batch = batches[1 % len(batches)]
         (label_loss(model, batch, case.config.trainer.temperature) / len(batch.labels)).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()

@@ -55,7 +55,7 @@ class PlainSearch:
         levels = self.prompt.answers.shape[1]
         tokens = np.zeros((len(histories), self.beams, levels), dtype=np.int64)
         found_scores = np.zeros((len(histories), self.beams), dtype=np.float32)
-        self.model.set_attn_implementation("sdpa")
+        use_plain_attention(self.model)
         for start in range(0, len(order), batch):
             members = order[start : start + batch]
             found, begin = self._generate([self.prompt.tokens(histories[i]) for i in members], scores)
@@ -103,11 +103,16 @@ def allowed_tokens(prompt: Prompt) -> Allowed:
     return {before: sorted(tokens) for before, tokens in following.items()}
 
 
+def use_plain_attention(model: nn.Module) -> None:
+    """Take off what this package puts in the place of a backbone's attention."""
+    model.get_decoder().set_attn_implementation("sdpa")  # type: ignore[operator]
+
+
 @torch.inference_mode()
 def bare_prefill(model: PreTrainedModel, prompt: Prompt, histories: Sequence[History], batch: int) -> None:
     """Read the same prompts without any search: one forward over padded neighbours in length, logits at the end."""
     order = np.argsort([len(history) for history in histories], kind="stable")
-    model.set_attn_implementation("sdpa")
+    use_plain_attention(model)
     for start in range(0, len(order), batch):
         tokens, real = _padded([prompt.tokens(histories[i]) for i in order[start : start + batch]], prompt.pad, model)
         model(input_ids=tokens, attention_mask=real, logits_to_keep=1, use_cache=True)

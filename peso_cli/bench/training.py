@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,10 @@ from torch import nn
 
 from peso_cli.bench import plain
 from peso_cli.bench.cases import Case, adapted, perturb
-from peso_cli.bench.measure import Times, best_of, flops, matrix_rate, peak_memory, side_by_side
+from peso_cli.bench.measure import best_of, figures, matrix_rate, peak_memory, side_by_side
 from peso_cli.data.examples import Examples
 from peso_cli.stages import Display
-from peso_cli.training.layouts import Packed
+from peso_cli.training.layouts import Batch, Packed
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
 from peso_cli.training.steps import label_loss
@@ -35,34 +37,30 @@ def bench_training(case: Case, most: int, repeats: int, display: Display) -> Doc
     """
     model, found = adapted(case), _whole_users(case, most)
     perturb(model, 0.01, case.config.seed)
-    single, prompt = one_by_one(found), case.backbone.prompt
-    temperature = case.config.trainer.temperature
-
-    def padded(loss: plain.Loss, size: int) -> Callable[[], float]:
-        return lambda: _plain_pass(model, loss, single, case, size)
-
+    single, prompt, temperature = one_by_one(found), case.backbone.prompt, case.config.trainer.temperature
     few = one_by_one(found.take(np.arange(min(64, len(found)))))
-
-    def tried(loss: plain.Loss) -> int:
-        return best_of(_BATCHES, lambda size: lambda: _plain_pass(model, loss, few, case, size))
-
-    full, labels = tried(plain.full_logits), tried(plain.label_logits)
     packer = Packer((shared(found),), Packed(prompt), case.config.trainer.batch_tokens)
 
-    def packed() -> float:
-        return _packed_pass(model, packer, temperature)
+    def padded(loss: plain.Loss, examples: Sequences, size: int) -> Way:
+        batches = partial(plain.padded_batches, examples, prompt, size)
+        return Way(model, loss, batches, temperature, begin=partial(plain.use_plain_attention, model))
 
-    ways: dict[str, Callable[[], float]] = {
-        f"padded, all logits, batch {full}": padded(plain.full_logits, full),
-        f"padded, label logits, batch {labels}": padded(plain.label_logits, labels),
-        "peso": packed,
+    sizes = {
+        loss: best_of(_BATCHES, lambda size, loss=loss: padded(loss, few, size))  # type: ignore[misc]
+        for loss in (plain.full_logits, plain.label_logits)
+    }
+    full, labels = sizes.values()
+    ways = {
+        f"padded, all logits, batch {full}": padded(plain.full_logits, single, full),
+        f"padded, label logits, batch {labels}": padded(plain.label_logits, single, labels),
+        "peso": Way(model, label_loss, lambda: map(packer.batch, packer.plan((0,))), temperature),
     }
     times = side_by_side(ways, repeats, display.bar("timing"))
-    tokens = _tokens(single, packer, case, full, labels)
+    expected, _, ours = ways.values()
     return {
         "bench": "train",
         "backbone": case.config.backbone.name,
-        "prompt": prompt_name(case),
+        "prompt": case.config.prompt.name,
         "stage": case.stage,
         "vocabulary": case.backbone.vocabulary.size,
         "examples": len(found),
@@ -70,16 +68,52 @@ def bench_training(case: Case, most: int, repeats: int, display: Display) -> Doc
         "fill": packer.fill,
         "repeats": repeats,
         "threads": torch.get_num_threads(),
-        "ways": {n: _figures(times[n], ways[n], len(found), tokens[i]) for i, n in enumerate(ways)},
+        "ways": {
+            name: {
+                **figures(times[name], way, "example", len(found)),
+                "tokens_per_example": way.tokens / len(found),
+            }
+            for name, way in ways.items()
+        },
         "matrix_rate": matrix_rate(),
         "memory_at_batch": _memory_at(model, single, shared(found), case, full),
-        "equal": _compare(model, padded(plain.full_logits, full), packed),
+        "equal": _compare(model, expected, ours),
     }
 
 
-def prompt_name(case: Case) -> str:
-    """Return the name of the case's prompt."""
-    return case.config.prompt.name
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A way to find the loss and the gradients of the same examples; calling it does so and returns the summed loss.
+
+    Attributes:
+        model: what trains.
+        loss: the summed loss of a batch.
+        batches: makes the batches.
+        temperature: divides the logits.
+        begin: what is to be done before.
+    """
+
+    model: nn.Module
+    loss: plain.Loss
+    batches: Callable[[], Iterable[Batch]]
+    temperature: float
+    begin: Callable[[], None] = lambda: None
+
+    def __call__(self) -> float:
+        """Go through all batches, forward and backward."""
+        self.begin()
+        self.model.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in self.batches():
+            part = self.loss(self.model, batch, self.temperature)
+            part.backward()  # type: ignore[no-untyped-call]
+            total += float(part.detach())
+        return total
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens go through the backbone."""
+        return sum(batch.tokens.size for batch in self.batches())
 
 
 def _whole_users(case: Case, most: int) -> Examples:
@@ -89,52 +123,6 @@ def _whole_users(case: Case, most: int) -> Examples:
     counts = np.bincount(found.user, minlength=int(found.user.max()) + 1)[users]
     chosen = users[: int(np.searchsorted(np.cumsum(counts), most)) + 1]
     return found.take(np.flatnonzero(np.isin(found.user, chosen)))
-
-
-def _plain_pass(model: nn.Module, loss: plain.Loss, examples: Sequences, case: Case, size: int) -> float:
-    _use_plain_attention(model)
-    model.zero_grad(set_to_none=True)
-    total = 0.0
-    for batch in plain.padded_batches(examples, case.backbone.prompt, size):
-        part = loss(model, batch, case.config.trainer.temperature)
-        part.backward()  # type: ignore[no-untyped-call]
-        total += float(part.detach())
-    return total
-
-
-def _use_plain_attention(model: nn.Module) -> None:
-    model.get_decoder().set_attn_implementation("sdpa")  # type: ignore[operator]
-
-
-def _packed_pass(model: nn.Module, packer: Packer, temperature: float) -> float:
-    model.zero_grad(set_to_none=True)
-    total = 0.0
-    for members in packer.plan((0,)):
-        part = label_loss(model, packer.batch(members), temperature)
-        part.backward()  # type: ignore[no-untyped-call]
-        total += float(part.detach())
-    return total
-
-
-def _tokens(examples: Sequences, packer: Packer, case: Case, full: int, labels: int) -> list[int]:
-    """Return how many tokens each way puts through the backbone."""
-    padded = [
-        sum(batch.tokens.size for batch in plain.padded_batches(examples, case.backbone.prompt, size))
-        for size in (full, labels)
-    ]
-    return [*padded, sum(packer.batch(members).tokens.size for members in packer.plan((0,)))]
-
-
-def _figures(times: Times, work: Callable[[], Any], examples: int, tokens: int) -> Document:
-    operations = flops(work)
-    return {
-        "seconds": list(times.seconds),
-        "milliseconds_per_example": 1e3 * times.median / examples,
-        "spread": times.spread,
-        "tokens_per_example": tokens / examples,
-        "gflop_per_example": operations / examples / 1e9,
-        "gflop_per_second": operations / times.median / 1e9,
-    }
 
 
 def _memory_at(model: nn.Module, single: Sequences, trees: Sequences, case: Case, size: int) -> Document:
@@ -153,7 +141,7 @@ def _memory_at(model: nn.Module, single: Sequences, trees: Sequences, case: Case
         model.zero_grad(set_to_none=True)
         return peak_memory(lambda: loss(model, batch, temperature).backward())  # type: ignore[no-untyped-call]
 
-    _use_plain_attention(model)
+    plain.use_plain_attention(model)
     return {"batch": size, "plain": peak(plain.full_logits, plain_batch), "peso": peak(label_loss, packed)}
 
 
@@ -161,7 +149,7 @@ def _rows(sequences: Sequences, rows: Any) -> Sequences:
     return Sequences(sequences.block, sequences.start[rows], sequences.first[rows], sequences.last[rows])
 
 
-def _compare(model: nn.Module, expected: Callable[[], float], ours: Callable[[], float]) -> Document:
+def _compare(model: nn.Module, expected: Way, ours: Way) -> Document:
     """Compare the loss over all examples and the gradient of every parameter that trains."""
     losses, gradients = [], []
     for work in (expected, ours):

@@ -8,6 +8,7 @@ from typing import Any
 
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
+from peso_cli.config.schema import Config
 from peso_cli.errors import InputError
 from peso_cli.stages import Display
 from peso_cli.terminal import OUT, TerminalDisplay
@@ -47,9 +48,9 @@ def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool)
     Raises:
         InputError: the settings or the data are wrong.
     """
-    _check(composed)
+    stage = _checked_stage(composed.config)
     with TerminalDisplay() as display:
-        documents = [_measure(name, composed, sizes, display) for name in names]
+        documents = [_measure(name, composed.config, stage, sizes, display) for name in names]
     if as_json:
         print_json(documents[0] if len(documents) == 1 else documents)
         return
@@ -60,15 +61,15 @@ def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool)
             OUT.print(part)
 
 
-def _check(composed: Composed) -> None:
-    config = composed.config
+def _checked_stage(config: Config) -> int:
     if config.decoding.constraint != "trie":
         raise InputError(f"decoding.constraint={config.decoding.constraint}: bench compares searches within the trie")
     if not isinstance(config.stage, int):
         raise InputError(f"stage={config.stage}: bench takes one stage")
+    return config.stage
 
 
-def _measure(name: str, composed: Composed, sizes: Sizes, display: Display) -> dict[str, Any]:
+def _measure(name: str, config: Config, stage: int, sizes: Sizes, display: Display) -> dict[str, Any]:
     """Measure one bench on a backbone of its own: each of them changes the weights."""
     from peso_cli.bench.cases import open_case
     from peso_cli.bench.decoding import bench_decoding
@@ -77,13 +78,13 @@ def _measure(name: str, composed: Composed, sizes: Sizes, display: Display) -> d
     from peso_cli.bench.training import bench_training
 
     display.say(f"bench {name}")
-    case = open_case(composed)
+    if name == "growth":
+        return bench_growth(config, sizes.repeats, display)
+    case = open_case(config, stage)
     match name:
         case "decode":
             return bench_decoding(case, sizes.users, sizes.timed, sizes.repeats, sizes.steps, display)
         case "train":
             return bench_training(case, sizes.examples, sizes.repeats, display)
-        case "regularizer":
-            return bench_penalty(case, sizes.repeats, display)
         case _:
-            return bench_growth(case, sizes.repeats, display)
+            return bench_penalty(case, sizes.repeats, display)

@@ -49,6 +49,10 @@ class Examples:
         """Return the catalog indices of one example's history, oldest first."""
         return self.block.events[self.start[index] : self.target[index]]
 
+    def histories(self) -> list[NDArray[np.int32]]:
+        """Return the histories of all examples."""
+        return [self.history(index) for index in range(len(self))]
+
     def take(self, rows: NDArray[np.int64]) -> Examples:
         """Return the examples at `rows`."""
         return Examples(self.block, self.user[rows], self.start[rows], self.target[rows])

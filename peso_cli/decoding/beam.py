@@ -117,7 +117,6 @@ class BeamSearch:
 
     def _states(self, tokens: Tensor, positions: Tensor, attend: Attend, read: Tensor | None = None) -> Tensor:
         """Return the hidden states of tokens in one row, at the places that are read (None: all)."""
-        read = torch.arange(tokens.numel(), device=tokens.device) if read is None else read
         return decoder_states(self.model, tokens.reshape(1, -1), positions.reshape(1, -1), attend, read)
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from peso_cli.backbones.attention import additive, grouped_attention, sequences_of
+from peso_cli.backbones.attention import additive, causal, grouped_attention, sequences_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Prefix:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
         """Attend causally, and keep the keys and values."""
         self.layers.append((key, value))
-        return grouped_attention(query, key, value, _causal(query, 0), scale).transpose(1, 2)
+        return grouped_attention(query, key, value, causal(query), scale).transpose(1, 2)
 
 
 class Prompts:
@@ -97,7 +97,7 @@ class _Reading:
         for run, (q, k, v) in zip(self._runs, _split(chosen, query, key, value), strict=True):
             self._prompts.fill(layer, k, v)
             keys, values = self._prompts.seen(layer, run, 0)
-            out = grouped_attention(q, keys, values, _causal(q, keys.shape[2] - q.shape[2]), scale)
+            out = grouped_attention(q, keys, values, causal(q, keys.shape[2] - q.shape[2]), scale)
             parts.append(out.transpose(1, 2).flatten(0, 1))
         return torch.cat(parts)[None]
 
@@ -132,13 +132,6 @@ def _split(runs: Sequence[Run], *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
     for run in runs:
         yield tuple(sequences_of(row, start, run.count, run.length) for row in rows)
         start += run.count * run.length
-
-
-def _causal(query: Tensor, before: int) -> Tensor:
-    """Return the mask of queries that stand behind `before` keys which all of them see."""
-    queries = query.shape[2]
-    sees = torch.ones(queries, before + queries, dtype=torch.bool, device=query.device).tril(before)
-    return additive(sees, query.dtype)[None, None]
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:

@@ -104,7 +104,7 @@ def score(
     for stage, users in zip(stages, chosen, strict=True):
         if not len(users):
             raise InputError(f"stage {stage} of {dataset.name} has no user with enough events to be scored")
-    histories = [users.history(row) for users in chosen for row in range(len(users))]
+    histories = [history for users in chosen for history in users.histories()]
     ranking = ranker.rank(histories, config.decoding.top_k, lambda done, total: tick(done, total, "users"))
     ends = np.cumsum([len(users) for users in chosen])[:-1]
     parts = zip(stages, chosen, np.split(ranking.rows, ends), np.split(ranking.scores, ends), strict=True)

@@ -65,9 +65,7 @@ class Padded:
 
     def lengths(self, sequences: Sequences) -> Index:
         """Return (n,) the tokens of each row."""
-        answer = self.prompt.answers.shape[1]
-        around: int = len(self.prompt.head) + len(self.prompt.tail) + answer
-        lengths: Index = sequences.items * self.prompt.items.shape[1] + around
+        lengths: Index = sequences.items * self.prompt.items.shape[1] + self.prompt.longest(0)
         return lengths
 
     def size(self, lengths: Index) -> int:
@@ -121,12 +119,12 @@ class Packed:
         for (items, answered), run in groupby(sorted(members, key=_shape), key=_shape):
             tree, wanted = self._tree(items, answered), list(run)
             events = np.stack([s.block.events[s.start[row] : s.last[row] + 1] for s, row in wanted])
-            rows.append(self._tokens(tree, events, answered).reshape(-1))
+            rows.append(self._tokens(events, answered).reshape(-1))
             places.append(np.tile(tree.positions, len(wanted)))
             begins = before + len(tree) * np.arange(len(wanted))
             places_in_row = begins[:, None, None] + tree.answer_at
             at.append(np.where(tree.answer_at < 0, len(head) - 1, places_in_row).reshape(-1))
-            targets.append(events[:, items - answered + 1 :].reshape(-1))
+            targets.append(events[:, -answered:].reshape(-1))
             runs.append((tree, len(wanted)))
             before += len(tree) * len(wanted)
         tokens, positions = np.concatenate(rows)[None], np.concatenate(places)[None]
@@ -138,13 +136,13 @@ class Packed:
             self._trees[items, targets] = tree_of(self.prompt, items, targets)
         return self._trees[items, targets]
 
-    def _tokens(self, tree: Tree, events: NDArray[np.int32], targets: int) -> Index:
+    def _tokens(self, events: NDArray[np.int32], targets: int) -> Index:
         """Return (trees, n) tokens of equal trees from the (trees, items + 1) events that they read and answer."""
         count, prompt = len(events), self.prompt
         if prompt.chains:
             return prompt.items[events].reshape(count, -1)
         trunk = prompt.items[events[:, :-1]].reshape(count, -1)
-        answers = prompt.answers[events[:, events.shape[1] - targets :]]
+        answers = prompt.answers[events[:, -targets:]]
         tails = np.broadcast_to(prompt.tail, (count, targets, len(prompt.tail)))
         return np.concatenate([trunk, np.concatenate([tails, answers], axis=2).reshape(count, -1)], axis=1)
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from peso_cli.backbones.attention import Attend, additive, grouped_attention, sequences_of
+from peso_cli.backbones.attention import Attend, additive, causal, grouped_attention, sequences_of
 from peso_cli.backbones.prompts import Prompt
 from peso_cli.training.sequences import Index
 
@@ -107,8 +107,7 @@ class ByRuns:
         """Attend, see `Attend`."""
         q, k, v = (x[:, :, : self._head] for x in (query, key, value))
         shared = k, v
-        causal = torch.ones(self._head, self._head, dtype=torch.bool, device=query.device).tril()[None, None]
-        parts = [grouped_attention(q, k, v, additive(causal, query.dtype), scale, dropout).transpose(1, 2)]
+        parts = [grouped_attention(q, k, v, causal(q), scale, dropout).transpose(1, 2)]
         start = self._head
         for tree, count in self._runs:
             q, k, v = (sequences_of(x, start, count, len(tree)) for x in (query, key, value))
