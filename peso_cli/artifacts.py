@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from peso_cli.errors import InputError, RunError
-from peso_cli.files import read_json, sha256, write_json, write_text
+from peso_cli.files import read_json, sha256, write_atomically, write_json, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
 """Version of the artifact's layout."""
@@ -27,8 +31,11 @@ WEIGHTS_FOLDER = "model"
 _DEPTH = 5
 """Folders between the output folder and a stage: dataset, backbone, method, variant, seed."""
 
+STATE_FILE = "state.safetensors"
+"""Where in an artifact its method keeps what only the stages to come need, by part."""
+
 _MARK = "DONE"
-_CHECKED = (ADAPTER_FOLDER, WEIGHTS_FOLDER, "config.yaml", "lineage.json", "predictions.parquet")
+_CHECKED = (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE, "config.yaml", "lineage.json", "predictions.parquet")
 _PACKAGES = ("peso", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
@@ -62,6 +69,29 @@ class Artifact:
     def checkpoint(self) -> Path:
         """Where the unfinished stage is kept."""
         return self.folder / "checkpoint.safetensors"
+
+    def read_state(self, part: str) -> dict[str, Tensor]:
+        """Return the tensors that a part of the method (`adapter` or `regularizer`) left for the stages to come."""
+        from safetensors import safe_open
+
+        path = self.folder / STATE_FILE
+        if not path.is_file():
+            return {}
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(f"{part}:")]  # noqa: SIM118  (not a dict)
+            return {name.removeprefix(f"{part}:"): file.get_tensor(name) for name in names}
+
+    def write_state(self, **parts: Mapping[str, Tensor]) -> None:
+        """Write the tensors that parts of the method leave for the stages to come; no file where there are none."""
+        from safetensors.torch import save_file
+
+        tensors = {
+            f"{part}:{name}": tensor.detach().cpu().contiguous().clone()
+            for part, state in parts.items()
+            for name, tensor in state.items()
+        }
+        if tensors:
+            write_atomically(self.folder / STATE_FILE, lambda part: save_file(tensors, part))
 
     def _part(self, name: str) -> Path | None:
         return self.folder / name if (self.folder / name).is_dir() else None

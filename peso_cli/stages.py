@@ -18,9 +18,11 @@ from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import InputError
-from peso_cli.methods.adapters import Adapter, Evolving, FullWeights
-from peso_cli.methods.memory import Current, Memory
-from peso_cli.methods.regularizers import NoRegularizer, Regularizer
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.full_weights import FullWeights
+from peso_cli.methods.memories.current import Current
+from peso_cli.methods.parts import Adapter, Memory, Regularizer
+from peso_cli.methods.regularizers.none import NoRegularizer
 
 if TYPE_CHECKING:
     from peso_cli.training.stage import StageTask

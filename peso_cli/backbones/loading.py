@@ -11,14 +11,14 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from peso_cli.artifacts import Artifact
+from peso_cli.artifacts import ADAPTER_FOLDER, Artifact
 from peso_cli.backbones.build import vocabulary_weights
 from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone
 from peso_cli.errors import InputError, nearest
 
 
-def load_weights(model: PreTrainedModel, lineage: Sequence[Artifact]) -> Path | None:
+def load_weights(model: PreTrainedModel, lineage: Sequence[Artifact]) -> tuple[Artifact, ...]:
     """Load the newest whole weights of a lineage into the backbone.
 
     Args:
@@ -26,7 +26,7 @@ def load_weights(model: PreTrainedModel, lineage: Sequence[Artifact]) -> Path | 
         lineage: artifacts, stage 1 first.
 
     Returns:
-        The folder of the newest adapter that is not older than those weights; None if there is none.
+        The artifacts that are not older than those weights and hold an adapter.
     """
     from safetensors.torch import load_model
 
@@ -35,14 +35,13 @@ def load_weights(model: PreTrainedModel, lineage: Sequence[Artifact]) -> Path | 
     if weights:  # these were trained in float32, whatever the backbone's own precision is
         model.to(torch.float32)  # type: ignore[arg-type]
         load_model(model, weights / "model.safetensors")
-    adapters = [artifact.adapter for artifact in lineage[newest:] if artifact.adapter]
-    return adapters[-1] if adapters else None
+    return tuple(artifact for artifact in lineage[newest:] if artifact.adapter)
 
 
 def load_for_inference(model: PreTrainedModel, lineage: Sequence[Artifact]) -> PreTrainedModel:
     """Return the backbone with everything a lineage learnt folded into its weights."""
-    adapter = load_weights(model, lineage)
-    return model if adapter is None else merge_adapter(model, adapter)
+    adapted = load_weights(model, lineage)
+    return merge_adapter(model, adapted[-1].folder / ADAPTER_FOLDER) if adapted else model
 
 
 def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:

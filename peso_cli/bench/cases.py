@@ -21,7 +21,9 @@ from peso_cli.data.blocks import Dataset
 from peso_cli.data.examples import Examples, Split, examples
 from peso_cli.data.open import open_dataset
 from peso_cli.evaluation.ranking import pick_device, seeded_sample
-from peso_cli.methods.adapters import Evolving, FullWeights
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.full_weights import FullWeights
+from peso_cli.methods.parts import AdapterStart
 from peso_cli.training.layouts import Packed
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import shared
@@ -70,7 +72,7 @@ def adapted(case: Case) -> nn.Module:
     backbone = case.backbone
     torch.manual_seed(case.config.seed)
     arguments = lora_arguments(case.config.backbone, backbone.model, backbone.vocabulary)
-    model = Evolving().begin(backbone.model, arguments, None).to(pick_device(case.config.device))
+    model = Evolving().begin(AdapterStart(backbone.model, arguments)).to(pick_device(case.config.device))
     return model.eval()
 
 
@@ -80,7 +82,7 @@ def trained_for_a_while(case: Case, steps: int, tick: Tick) -> PreTrainedModel:
     if not steps:
         return case.backbone.model
     if whole:
-        _train(FullWeights().begin(case.backbone.model, {}, None), case, steps, tick)
+        _train(FullWeights().begin(AdapterStart(case.backbone.model, {})), case, steps, tick)
         return case.backbone.model.eval()  # type: ignore[no-untyped-call, no-any-return]
     model = adapted(case)
     _train(model, case, steps, tick)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from peso_cli.bench.cases import Case, adapted, perturb
 from peso_cli.bench.measure import side_by_side
-from peso_cli.methods.factors import lora_factors
-from peso_cli.methods.regularizers import L2, Factors, Orthogonal, Regularizer, SoftmaxKL
+from peso_cli.methods.lora import lora_factors
+from peso_cli.methods.parts import Factors, Regularizer, RegularizerStart, Step
+from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.regularizers.orthogonal import Orthogonal
+from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.stages import Display
 from peso_cli.training.layouts import Packed
 from peso_cli.training.packing import Packer
@@ -44,14 +47,14 @@ def bench_penalty(case: Case, repeats: int, display: Display) -> Document:
     factors = lora_factors(model)
     flat = [factor for pair in factors.values() for factor in pair]
     anchors = [factor.detach().clone() for factor in flat]
-    penalties = {name: regularizer.begin(factors) for name, regularizer in _REGULARIZERS.items()}
+    penalties = {name: regularizer.begin(RegularizerStart(model, factors)) for name, regularizer in _REGULARIZERS.items()}
     _move(flat, anchors, 1e-2)
     step = _training_step(case, model)
     step()
     ways: dict[str, Callable[[], object]] = {"training step": step}
     for name, penalty in penalties.items():
         assert penalty is not None
-        ways[name] = lambda penalty=penalty: add_penalty(penalty, flat)  # type: ignore[misc]
+        ways[name] = lambda penalty=penalty: add_penalty(penalty, flat, Step())  # type: ignore[misc]
     ways["softmax_kl, module by module"] = lambda: _module_by_module(factors, anchors)
     times = side_by_side(ways, repeats, display.bar("timing"))
     whole = times["training step"].median
@@ -115,10 +118,10 @@ def _module_by_module(factors: Factors, anchors: list[Tensor]) -> None:
 def _error(factors: list[Tensor], anchors: list[Tensor], size: float) -> Document:
     """Return how far value and gradient are from those of the definition in more than float64, relative."""
     _move(factors, anchors, 0.0)
-    penalty = SoftmaxKL(1.0, "sum", 0.0).begin({str(i): (f, f) for i, f in enumerate(factors)})
+    penalty = SoftmaxKL(1.0, "sum", 0.0).begin(RegularizerStart(nn.Module(), {str(i): (f, f) for i, f in enumerate(factors)}))
     assert penalty is not None
     _move(factors, anchors, size)
-    value = penalty()
+    value = penalty.value(Step())
     gradients = torch.autograd.grad(value, factors)
     exact_value, exact_gradients = np.longdouble(0), []
     for factor, anchor in zip(factors, anchors, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from peso_cli.config.origins import origins_of
+from peso_cli.config.parts import METHOD_PARTS, make_part
 from peso_cli.config.schema import STAGE_FORMS, Config
 from peso_cli.errors import InputError, nearest
 
@@ -141,18 +143,30 @@ def validate(plain: Mapping[str, Any]) -> Config:
     unset = [key for key, value in leaves(plain) if value == "???"]
     if unset:
         raise InputError(f"{unset[0]} has no value; add {unset[0]}=VALUE")
+    parts: dict[str, Any] = {}
+    errors: list[Mapping[str, Any]] = []
+    for group in METHOD_PARTS:
+        try:
+            parts[group] = make_part(group, plain.get(group))
+        except ValidationError as error:
+            errors += [{**found, "loc": (group, *found["loc"])} for found in error.errors()]
     try:
-        return TypeAdapter(Config).validate_python(plain)
+        config = TypeAdapter(Config).validate_python({**plain, **dict.fromkeys(METHOD_PARTS), **parts})
     except ValidationError as error:
-        messages = list(dict.fromkeys(_validation_message(found, plain) for found in error.errors()))
-        more = f" (and {len(messages) - 2} more)" if len(messages) > 2 else ""
-        raise InputError("; ".join(messages[:2]) + more) from None
+        errors += error.errors()
+    if not errors:
+        return config
+    messages = list(dict.fromkeys(_validation_message(found, plain) for found in errors))
+    more = f" (and {len(messages) - 2} more)" if len(messages) > 2 else ""
+    raise InputError("; ".join(messages[:2]) + more)
 
 
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[None]:
     if config_dir is not None and not config_dir.is_dir():
         raise InputError(f"--config-dir {config_dir}: no such folder")
+    if config_dir is not None and str(config_dir.resolve()) not in sys.path:
+        sys.path.append(str(config_dir.resolve()))  # where the modules that its YAMLs name may lie
     Plugins.instance().register(_UserFolder)
     _UserFolder.folder = config_dir.resolve() if config_dir else None
     GlobalHydra.instance().clear()

@@ -40,10 +40,15 @@ def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any
         **base_settings(config, contents),
         "trainer": trainer,
         "lora": dataclasses.asdict(config.backbone.lora),
-        "adapter": dataclasses.asdict(config.adapter),
-        "regularizer": dataclasses.asdict(config.regularizer),
-        "memory": dataclasses.asdict(config.memory),
+        "adapter": _settings(config.adapter),
+        "regularizer": _settings(config.regularizer),
+        "memory": _settings(config.memory),
     }
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """Return the fields of a part of the method, which is a dataclass whatever else it is."""
+    return dataclasses.asdict(part)
 
 
 def _dataset_settings(config: Config) -> dict[str, Any]:

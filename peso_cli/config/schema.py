@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from peso_cli.data.synthetic import SyntheticDataset
-from peso_cli.methods.adapters import AdapterPart
-from peso_cli.methods.memory import MemoryPart
-from peso_cli.methods.regularizers import RegularizerPart
+from peso_cli.methods.parts import Adapter, Memory, Regularizer
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Natural = Annotated[int, Field(strict=True, ge=0)]
@@ -21,6 +19,9 @@ Stages = Annotated[tuple[Positive, ...], Field(min_length=1)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 STRICT = ConfigDict(extra="forbid")
+
+_MADE = PlainValidator(lambda part: part)
+"""Parts of a method are checked by their own classes when they are made."""
 
 STAGE_FORMS = "give a number, several (1..3 or [1,3]) or all"
 """What `stage=` takes, in words."""
@@ -201,9 +202,9 @@ class Config:
     backbone: Annotated[ConfigBackbone | PretrainedBackbone, Field(discriminator="source")]
     prompt: PromptTemplate
     method: Method
-    adapter: AdapterPart
-    regularizer: RegularizerPart
-    memory: MemoryPart
+    adapter: Annotated[Adapter, _MADE]
+    regularizer: Annotated[Regularizer, _MADE]
+    memory: Annotated[Memory, _MADE]
     trainer: Trainer
     decoding: Decoding
     evaluation: Evaluation

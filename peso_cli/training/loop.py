@@ -16,7 +16,7 @@ from torch import nn
 
 from peso_cli.config.schema import Trainer
 from peso_cli.errors import RunError
-from peso_cli.methods.regularizers import Factors, Penalty
+from peso_cli.methods.parts import Penalty, Step
 from peso_cli.training import checkpoints
 from peso_cli.training.checkpoints import Checkpoint, State
 from peso_cli.training.interrupt import StopSignal
@@ -41,7 +41,6 @@ class Job:
 
     Attributes:
         model: what `Adapter.begin` returned.
-        factors: the LoRA factors that the penalty and its diagnostics look at.
         penalty: strength x regularizer, or None.
         train, valid: packers over the stage's training and validation examples.
         epochs: most epochs of this stage.
@@ -53,7 +52,6 @@ class Job:
     """
 
     model: nn.Module
-    factors: Factors
     penalty: Penalty | None
     train: Packer
     valid: Packer
@@ -146,12 +144,13 @@ class _Run:
         job.model.train()
         _seed_step(job.seed, progress.step)
         labels = sum(job.train.label_count(members) for members in group)
-        loss = 0.0
-        for members in group:
-            part = label_loss(job.model, job.train.batch(members), self.trainer.temperature) / labels
+        batches, loss = [job.train.batch(members) for members in group], 0.0
+        for batch in batches:
+            part = label_loss(job.model, batch, self.trainer.temperature) / labels
             job.accelerator.backward(part)
             loss += float(part.detach())
-        pull = add_penalty(job.penalty, [f for pair in job.factors.values() for f in pair]) if job.penalty else None
+        step = Step(batches, progress.step / self.steps)
+        pull = add_penalty(job.penalty, self.parameters, step) if job.penalty else None
         size = float(job.accelerator.clip_grad_norm_(self.parameters, self.trainer.clip_norm))
         if not math.isfinite(loss) or not math.isfinite(size):
             raise RunError(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,19 +12,18 @@ from torch import nn
 from peso_cli.artifacts import Artifact
 from peso_cli.backbones.build import Backbone, build_backbone
 from peso_cli.backbones.loading import load_for_inference, load_weights, lora_arguments
+from peso_cli.backbones.prompts import Prompt
 from peso_cli.config.schema import Config
 from peso_cli.data.blocks import Dataset
-from peso_cli.data.examples import examples
+from peso_cli.data.examples import Examples, examples
 from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
-from peso_cli.methods.adapters import Adapter
-from peso_cli.methods.factors import lora_factors
-from peso_cli.methods.memory import Memory
-from peso_cli.methods.regularizers import Regularizer
+from peso_cli.methods.lora import lora_factors, own_factors
+from peso_cli.methods.parts import Adapter, AdapterStart, Memory, Penalty, Regularizer, RegularizerStart
 from peso_cli.tracking.record import Record
 from peso_cli.training.checkpoints import Checkpoint
 from peso_cli.training.estimate import describe
-from peso_cli.training.layouts import Layout, Packed, Padded
+from peso_cli.training.layouts import Batch, Layout, Packed, Padded
 from peso_cli.training.loop import Job, Progress, train
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
@@ -71,30 +69,47 @@ def train_stage(
     device = pick_device(config.device)
     make_deterministic(device)
     backbone = build_backbone(config.backbone, config.prompt, task.dataset.catalog, config.seed)
-    previous = load_weights(backbone.model, task.ancestors)
+    past = load_weights(backbone.model, task.ancestors)
+    backbone.model.to(device)  # type: ignore[arg-type]
     seed = stage_seed(config.seed, task.stage)
+    data = StageData(task.dataset, config, backbone.prompt)
     torch.manual_seed(seed)
-    model = _begin(task, backbone, previous).to(device)
-    job = _job(task, model, backbone, seed, record, resume, tick)
+    model = _begin(task, backbone, past, data).to(device)
+    penalty = _begin_penalty(task, model, past, data)
+    job = _job(task, model, penalty, data, seed, record, resume, tick)
     say(f"stage {task.stage}: {describe(job.train, model)}")
     progress = train(job)
     task.adapter.save(model, task.artifact.folder)
+    task.artifact.write_state(adapter=task.adapter.state(model), regularizer=penalty.state if penalty else {})
     return progress
 
 
-def _begin(task: StageTask, backbone: Backbone, previous: Any) -> nn.Module:
+def _begin(task: StageTask, backbone: Backbone, past: Sequence[Artifact], data: StageData) -> nn.Module:
     lora = lora_arguments(task.config.backbone, backbone.model, backbone.vocabulary)
     try:
-        return task.adapter.begin(backbone.model, lora, previous)
+        return task.adapter.begin(AdapterStart(backbone.model, lora, past, task.stage, data))
     except ValueError as error:
         first = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"backbone.lora: {first}") from None
 
 
+def _begin_penalty(task: StageTask, model: nn.Module, past: Sequence[Artifact], data: StageData) -> Penalty | None:
+    """Begin the regularizer, which only reads the model; what it draws at random doesn't shift what training draws."""
+    state = task.ancestors[-1].read_state("regularizer") if task.ancestors else {}
+    earlier = [own_factors(artifact) for artifact in past]
+    start = RegularizerStart(model, lora_factors(model), earlier, task.stage, data, state)
+    try:
+        return task.regularizer.begin(start)
+    except InputError as error:
+        what = f"regularizer={task.regularizer.name} with adapter={task.adapter.name}"
+        raise InputError(f"{what}: {error}") from None
+
+
 def _job(
     task: StageTask,
     model: nn.Module,
-    backbone: Backbone,
+    penalty: Penalty | None,
+    data: StageData,
     seed: int,
     record: Record,
     resume: Checkpoint | None,
@@ -102,19 +117,14 @@ def _job(
 ) -> Job:
     from accelerate import Accelerator
 
-    trainer, factors = task.config.trainer, lora_factors(model)
-    if task.regularizer.name != "none" and not factors:
-        what = f"regularizer={task.regularizer.name}: adapter={task.adapter.name}"
-        raise InputError(f"{what} trains no LoRA factors that it could hold; add regularizer=none")
+    trainer = task.config.trainer
     first = task.stage == 1
-    layout: Layout = Packed(backbone.prompt) if trainer.packing == "auto" else Padded(backbone.prompt)
     scale = 1.0 if first else trainer.later_stage_scale
     return Job(
         model=model,
-        factors=factors,
-        penalty=task.regularizer.begin(factors),
-        train=Packer(_training_sequences(task), layout, trainer.batch_tokens),
-        valid=Packer((_validation_sequences(task),), layout, 4 * trainer.batch_tokens),
+        penalty=penalty,
+        train=Packer(_training_sequences(task, data), data.layout, trainer.batch_tokens),
+        valid=Packer((_validation_sequences(task),), data.layout, 4 * trainer.batch_tokens),
         trainer=trainer,
         epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
         learning_rate=trainer.learning_rate * scale,
@@ -127,10 +137,43 @@ def _job(
     )
 
 
-def _training_sequences(task: StageTask) -> tuple[Sequences, ...]:
-    grouped = shared if task.config.trainer.packing == "auto" else one_by_one
-    window = task.config.prompt.window
-    sources = tuple(grouped(examples(task.dataset.block(s), "train", window)) for s in task.memory.stages(task.stage))
+@dataclass(frozen=True, eq=False)
+class StageData:
+    """The training examples of all stages, laid out as the configuration says (see `methods.parts.Data`)."""
+
+    dataset: Dataset
+    config: Config
+    prompt: Prompt
+
+    @property
+    def layout(self) -> Layout:
+        """How training lays examples out."""
+        return Packed(self.prompt) if self.config.trainer.packing == "auto" else Padded(self.prompt)
+
+    def of(self, stage: int) -> Examples:
+        """Return all training examples of a stage."""
+        return examples(self.dataset.block(stage), "train", self.config.prompt.window)
+
+    def sequences(self, found: Examples) -> Sequences:
+        """Return examples as the sequences that the layout trains."""
+        return shared(found) if self.config.trainer.packing == "auto" else one_by_one(found)
+
+    def batches(self, stage: int) -> Iterator[Batch]:
+        """Yield all training examples of a stage, as training lays them out, short ones first."""
+        packer = Packer((self.sequences(self.of(stage)),), self.layout, self.config.trainer.batch_tokens)
+        return (packer.batch(members) for members in packer.plan(None))
+
+    def examples(self, stage: int, most: int) -> Iterator[Batch]:
+        """Yield a seeded sample of a stage's training examples, one in each padded row."""
+        found = self.of(stage)
+        chosen = found.take(seeded_sample(len(found), most, stage_seed(self.config.seed, stage)))
+        packer = Packer((one_by_one(chosen),), Padded(self.prompt), self.config.trainer.batch_tokens)
+        return (packer.batch(members) for members in packer.plan(None))
+
+
+def _training_sequences(task: StageTask, data: StageData) -> tuple[Sequences, ...]:
+    portions = task.memory.select(task.stage, data.of, task.config.seed)
+    sources = tuple(data.sequences(portion.examples) for portion in portions)
     if not any(len(source) for source in sources):
         raise InputError(f"stage {task.stage} of {task.dataset.name} yields no training example")
     return sources

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from peso_cli.backbones.attention import decoder_states
 from peso_cli.backbones.head import summed_cross_entropy
-from peso_cli.methods.regularizers import Penalty
+from peso_cli.methods.parts import Penalty, Step
 from peso_cli.training.layouts import Batch
 
 
@@ -35,7 +35,7 @@ def norm(tensors: Iterable[Tensor | None]) -> float:
 
 @dataclass(frozen=True)
 class Pull:
-    """How hard the penalty pulls: its value (strength included) and both gradients' norms over the factors."""
+    """How hard the penalty pulls: its value (strength included) and both gradients' norms over what it pulls at."""
 
     penalty: float
     penalty_gradient: float
@@ -50,14 +50,16 @@ class Pull:
         }
 
 
-def add_penalty(penalty: Penalty, factors: Sequence[Tensor]) -> Pull:
-    """Add the penalty's gradient to the cross-entropy's, which the factors already hold.
+def add_penalty(penalty: Penalty, parameters: Sequence[Tensor], step: Step) -> Pull:
+    """Add the penalty's gradient to the cross-entropy's, which the parameters already hold.
 
-    The two are kept apart until here so that users see whether their regularizer does anything.
+    The two are kept apart until here so that users see whether their regularizer does anything. Both norms are taken
+    over the parameters that the penalty pulls at.
     """
-    before = norm(f.grad for f in factors)
-    value = penalty()
-    gradients = torch.autograd.grad(value, factors)
-    for factor, gradient in zip(factors, gradients, strict=True):
-        factor.grad = gradient if factor.grad is None else factor.grad.add_(gradient)
-    return Pull(float(value.detach()), norm(gradients), before)
+    value = penalty.value(step)
+    found = torch.autograd.grad(value, parameters, allow_unused=True)
+    held = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
+    before = norm(p.grad for p, _ in held)
+    for parameter, gradient in held:
+        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+    return Pull(float(value.detach()), norm(gradient for _, gradient in held), before)

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peso_cli.backbones import head as module
 from peso_cli.backbones.head import head_of, summed_cross_entropy
-from peso_cli.methods.adapters import Evolving, FullWeights
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.full_weights import FullWeights
 
 HIDDEN = 32
 

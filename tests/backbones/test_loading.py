@@ -27,7 +27,8 @@ from peso_cli.config.schema import ConfigBackbone, Decoding
 from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import Ranker
 from peso_cli.files import read_json
-from peso_cli.methods.adapters import Evolving, FullWeights
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.stages import ensure, open_run
 from peso_cli.training.checkpoints import trainable
 

@@ -9,7 +9,8 @@ from torch import nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from peso_cli.backbones.rows import embeddings, trained_rows
-from peso_cli.methods.adapters import Evolving, FullWeights
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.training.checkpoints import trainable
 
 HIDDEN, ROWS = 32, 40

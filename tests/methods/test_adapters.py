@@ -21,7 +21,9 @@ from pretrained import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from peso_cli.methods.adapters import Evolving, Frozen, FullWeights
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.frozen import Frozen
+from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.training.checkpoints import copy_state, restore_state, trainable
 from peso_cli.training.steps import label_loss
 

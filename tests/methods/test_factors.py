@@ -6,9 +6,10 @@ from peft import LoraConfig, get_peft_model
 from pretrained import LAYERS, LORA, begun, built, config_of, save_pretrained, train_a_little
 from worlds import catalog_of, small_llama, vocabulary_of
 
-from peso_cli.methods.adapters import Evolving
-from peso_cli.methods.factors import lora_factors
-from peso_cli.methods.regularizers import L2, SoftmaxKL
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.lora import lora_factors
+from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training.checkpoints import trainable
 
 SHAPES = {"q_proj": ((2, 32), (32, 2)), "down_proj": ((2, 48), (32, 2))}

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peso_cli.methods import penalties
-from peso_cli.methods.regularizers import L2, Orthogonal, SoftmaxKL
+from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.regularizers.orthogonal import Orthogonal
+from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 
 # The names of the golden numbers: what each is in the terms of a config, at strength 1.
 REGULARIZERS = {

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from peso_cli.methods.regularizers import L2, NoRegularizer, Orthogonal, RegularizerPart, SoftmaxKL
+from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.regularizers.none import NoRegularizer
+from peso_cli.methods.regularizers.orthogonal import Orthogonal
+from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training.layouts import Batch
 from peso_cli.training.steps import label_loss
 

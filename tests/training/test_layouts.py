@@ -16,7 +16,8 @@ from peso_cli.backbones.build import build_backbone
 from peso_cli.backbones.loading import lora_arguments
 from peso_cli.config.schema import ConfigBackbone, Lora
 from peso_cli.data.examples import examples
-from peso_cli.methods.adapters import Evolving, FullWeights
+from peso_cli.methods.adapters.evolving import Evolving
+from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.training.checkpoints import trainable
 from peso_cli.training.layouts import Packed, Padded
 from peso_cli.training.sequences import one_by_one, shared

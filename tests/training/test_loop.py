@@ -17,8 +17,10 @@ from peso_cli.backbones.prompts import render
 from peso_cli.config.schema import Trainer
 from peso_cli.data.examples import examples
 from peso_cli.errors import RunError
-from peso_cli.methods.factors import lora_factors
-from peso_cli.methods.regularizers import L2, NoRegularizer, SoftmaxKL
+from peso_cli.methods.lora import lora_factors
+from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.regularizers.none import NoRegularizer
+from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training import checkpoints, loop
 from peso_cli.training.checkpoints import copy_state, load_checkpoint
 from peso_cli.training.layouts import Packed

@@ -1,4 +1,4 @@
-"""The mathematics of the regularizers, over stacks of factors of one shape, in float64.
+"""Distances of factors to their anchors, over stacks of factors of one shape, in float64.
 
 In bfloat16 and, for small steps, even in float32 these figures are rounding noise: differences of nearly equal sums.
 """
@@ -6,13 +6,10 @@ In bfloat16 and, for small steps, even in float32 these figures are rounding noi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from peso_cli.methods.regularizers import Factors, Penalty, Reduction
 
 Distance = Callable[[Tensor], Tensor]
 """(n, rows, columns) current factors to (n,) penalties in float64."""
@@ -106,57 +103,3 @@ def orthogonality_b(anchor: Tensor) -> Distance:
     """(n,) sums of squares of B^T Bprev, for B of shape (out, rank)."""
     before = anchor.double()
     return lambda now: (now.double().mT @ before).flatten(1).square().sum(-1)
-
-
-def anchored(
-    factors: Factors, strength: float, reduction: Reduction, compare_a: Compare, compare_b: Compare
-) -> Penalty | None:
-    """Return strength x the penalty of all factors against their present values, or None where it can't act.
-
-    Factors of one shape are stacked, so that a step costs a few operations and not a few per module.
-
-    Args:
-        factors: the live parameters; their present values become the anchor.
-        strength: the weight of the penalty.
-        reduction: `sum` over factors, or that divided by the number of modules (`mean`).
-        compare_a, compare_b: how stacks of A and of B factors are measured against their anchors.
-    """
-    if not strength or not factors:
-        return None
-    groups = _groups(factors, compare_a, compare_b)
-    members = [factor for group in groups for factor in group.members]
-    sizes = [len(group.members) * group.members[0].numel() for group in groups]
-    distances = [group.compare(group.stack(_flat(group.members)).detach()) for group in groups]
-    weight = strength / (len(factors) if reduction == "mean" else 1)
-
-    def penalty() -> Tensor:
-        flat = torch.split(_flat(members), sizes)
-        parts = [group.stack(part) for group, part in zip(groups, flat, strict=True)]
-        return weight * torch.stack([d(part).sum() for d, part in zip(distances, parts, strict=True)]).sum()
-
-    return penalty
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """Factors that are compared in the same way and have one shape."""
-
-    compare: Compare
-    shape: torch.Size
-    members: list[Tensor]
-
-    def stack(self, flat: Tensor) -> Tensor:
-        """Return the (n, rows, columns) factors that lie one behind the other in a row of numbers."""
-        return flat.view(-1, *self.shape)
-
-
-def _groups(factors: Factors, compare_a: Compare, compare_b: Compare) -> list[_Group]:
-    groups: dict[tuple[Compare, torch.Size], _Group] = {}
-    for pair in factors.values():
-        for factor, compare in zip(pair, (compare_a, compare_b), strict=True):
-            groups.setdefault((compare, factor.shape), _Group(compare, factor.shape, [])).members.append(factor)
-    return list(groups.values())
-
-
-def _flat(factors: list[Tensor]) -> Tensor:
-    return torch.cat([factor.reshape(-1) for factor in factors])

@@ -1,0 +1,54 @@
+"""From the YAML of an adapter, a regularizer or a memory to the part itself; `_target_` names its class."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from peso_cli.errors import InputError
+
+METHOD_PARTS = {
+    "adapter": ("begin", "save", "state", "trains"),
+    "regularizer": ("begin",),
+    "memory": ("stages", "select"),
+}
+"""The groups whose choices are parts of a method, with what a class of each must have."""
+
+_TARGET = "_target_"
+
+
+def make_part(group: str, settings: object) -> Any:
+    """Make the part that a group's settings describe.
+
+    Args:
+        group: one of METHOD_PARTS.
+        settings: what its YAML holds: `_target_`, a class as `module.Class`, and the fields of that class.
+
+    Raises:
+        InputError: the class is not there, or is none that can be this part.
+        pydantic.ValidationError: a field is unknown, missing or out of bounds; its location is relative to the group.
+    """
+    if not isinstance(settings, Mapping) or not isinstance(settings.get(_TARGET), str):
+        raise InputError(f"{group}.{_TARGET} is missing: it names the class of the {group}, such as my_module.MyClass")
+    found = _class(group, settings[_TARGET])
+    return TypeAdapter(found).validate_python({key: value for key, value in settings.items() if key != _TARGET})
+
+
+def _class(group: str, target: str) -> type[Any]:
+    module, _, name = target.rpartition(".")
+    what = f"{group}.{_TARGET}={target}"
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{what}: {module or target} can't be imported ({error})") from None
+    if not isinstance(found, type):
+        raise InputError(f"{what}: there is no class {name} in {module}")
+    lacks = [needed for needed in METHOD_PARTS[group] if not hasattr(found, needed)]
+    if not is_dataclass(found) or lacks:
+        lack = f"has no {' and no '.join(lacks)}" if lacks else "is no dataclass"
+        raise InputError(f"{what}: {name} {lack}, so that it can't be a part of kind {group}")
+    return found

@@ -1,0 +1,1 @@
+"""Regularizers: what ties the current factors to their anchors. One file each; a YAML names the class."""
