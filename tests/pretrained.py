@@ -12,9 +12,11 @@ from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from worlds import INSTRUCT, random_catalog
 
+from peso_cli.artifacts import Artifact
 from peso_cli.backbones.build import build_backbone, vocabulary_weights
 from peso_cli.backbones.loading import lora_arguments
 from peso_cli.config.schema import Lora, PretrainedBackbone
+from peso_cli.methods.parts import AdapterStart
 from peso_cli.training.checkpoints import trainable
 from peso_cli.training.layouts import Batch
 from peso_cli.training.steps import label_loss
@@ -79,7 +81,8 @@ def begun(adapter, config, previous: Path | None = None):
     backbone = built(config)
     torch.manual_seed(7)
     lora = lora_arguments(config, backbone.model, backbone.vocabulary)
-    return adapter.begin(backbone.model, lora, previous)
+    past = () if previous is None else (Artifact(previous.parent),)
+    return adapter.begin(AdapterStart(backbone.model, lora, past))
 
 
 def some_batch(backbone_size: int, seed: int = 0) -> Batch:

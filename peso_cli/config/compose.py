@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from peso_cli.config.origins import origins_of
-from peso_cli.config.parts import METHOD_PARTS, make_part
+from peso_cli.config.parts import METHOD_PARTS, TARGET, make_part
 from peso_cli.config.schema import STAGE_FORMS, Config
 from peso_cli.errors import InputError, nearest
 
@@ -222,7 +222,7 @@ def _unknown_key(key: str, parsed: Sequence[Override]) -> str:
     while head and not any(leaf.startswith(f"{head}.") for leaf in known):
         head = head.rpartition(".")[0]
     inside = [leaf.removeprefix(f"{head}.") for leaf in known if not head or leaf.startswith(f"{head}.")]
-    beside = list(dict.fromkeys(leaf.partition(".")[0] for leaf in inside))
+    beside = [key for key in dict.fromkeys(leaf.partition(".")[0] for leaf in inside) if key != TARGET]
     twins = [leaf for leaf in known if leaf.rpartition(".")[2] == last]
     meant = f" (did you mean {twins[0]}?)" if twins else nearest(last, beside) or nearest(key, () if head else known)
     place = f"{head}={choices[head]} has" if head in choices else f"{head} has" if head else "there are"

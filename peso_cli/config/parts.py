@@ -18,7 +18,8 @@ METHOD_PARTS = {
 }
 """The groups whose choices are parts of a method, with what a class of each must have."""
 
-_TARGET = "_target_"
+TARGET = "_target_"
+"""The key that names a class, as Hydra spells it."""
 
 
 def make_part(group: str, settings: object) -> Any:
@@ -32,15 +33,15 @@ def make_part(group: str, settings: object) -> Any:
         InputError: the class is not there, or is none that can be this part.
         pydantic.ValidationError: a field is unknown, missing or out of bounds; its location is relative to the group.
     """
-    if not isinstance(settings, Mapping) or not isinstance(settings.get(_TARGET), str):
-        raise InputError(f"{group}.{_TARGET} is missing: it names the class of the {group}, such as my_module.MyClass")
-    found = _class(group, settings[_TARGET])
-    return TypeAdapter(found).validate_python({key: value for key, value in settings.items() if key != _TARGET})
+    if not isinstance(settings, Mapping) or not isinstance(settings.get(TARGET), str):
+        raise InputError(f"{group}.{TARGET} is missing: it names the class of the {group}, such as my_module.MyClass")
+    found = _class(group, settings[TARGET])
+    return TypeAdapter(found).validate_python({key: value for key, value in settings.items() if key != TARGET})
 
 
 def _class(group: str, target: str) -> type[Any]:
     module, _, name = target.rpartition(".")
-    what = f"{group}.{_TARGET}={target}"
+    what = f"{group}.{TARGET}={target}"
     try:
         found = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError) as error:

@@ -29,6 +29,7 @@ from peso_cli.evaluation.ranking import Ranker
 from peso_cli.files import read_json
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
+from peso_cli.methods.parts import AdapterStart
 from peso_cli.stages import ensure, open_run
 from peso_cli.training.checkpoints import trainable
 
@@ -88,7 +89,7 @@ def test_the_newest_adapter_of_a_lineage_counts(tmp_path):
     (one,) = lineage(tmp_path, (Evolving(), first))
     second = train_a_little(begun(Evolving(), config, one.adapter))
     stages = lineage(tmp_path, (Evolving(), None), (Evolving(), second), (None, None))
-    assert load_weights(built(config).model, stages) == stages[1].adapter
+    assert load_weights(built(config).model, stages)[-1] == stages[1]
     assert torch.allclose(logits_of(load_for_inference(built(config).model, stages)), logits_of(second), atol=1e-5)
     assert torch.equal(logits_of(load_for_inference(built(config).model, [])), logits_of(built(config).model))
 
@@ -102,7 +103,7 @@ def test_whole_weights_take_the_place_of_what_came_before(tmp_path, tied, dtype)
     second = train_a_little(begun(FullWeights(), config, one.adapter), learning_rate=0.01)
     stages = lineage(tmp_path, (Evolving(), None), (FullWeights(), second))
     model = built(config).model
-    assert load_weights(model, stages) is None
+    assert load_weights(model, stages) == ()
     assert torch.equal(logits_of(model), logits_of(second))
     assert torch.equal(logits_of(load_for_inference(built(config).model, stages)), logits_of(second))
 
@@ -115,9 +116,10 @@ def test_a_lora_may_enter_the_ends_of_a_backbone_from_a_config(tmp_path, targets
     base = train_a_little(begun(FullWeights(), config), learning_rate=0.01)
     (one,) = lineage(tmp_path, (FullWeights(), base))
     backbone = built(config)
-    assert load_weights(backbone.model, [one]) is None
+    assert load_weights(backbone.model, [one]) == ()
     torch.manual_seed(1)
-    model = Evolving().begin(backbone.model, lora_arguments(config, backbone.model, backbone.vocabulary), None)
+    lora = lora_arguments(config, backbone.model, backbone.vocabulary)
+    model = Evolving().begin(AdapterStart(backbone.model, lora))
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trainable(model)} == set(targets)
     assert torch.equal(logits_of(model), logits_of(base))
     train_a_little(model)

@@ -37,7 +37,7 @@ def test_json_holds_the_same():
 
 def test_ones_own_folder_is_among_the_choices(tmp_path):
     (tmp_path / "memory").mkdir()
-    (tmp_path / "memory/mine.yaml").write_text("name: all\n")
+    (tmp_path / "memory/mine.yaml").write_text("defaults:\n  - all\n")
     answer = peso("config", "memory=mine", "--config-dir", tmp_path)
     assert ["memory", "mine", "all, current, mine"] in rows_of(answer.out)
 

@@ -144,7 +144,10 @@ def test_every_value_has_an_origin():
         (["trainer=3"], ["trainer=3", "one choice (paper, tiny)"]),
         (["dataset=[a,b]"], ["dataset=[a,b]", "one choice", "synthetic"]),
         (["regularizer.name=l3"], ["regularizer", "l3", "softmax_kl"]),
-        (["regularizer.name=l2"], ["regularizer.unsquared is missing", "regularizer=NAME"]),
+        (["regularizer.name=l2"], ["regularizer.name=l2", "'softmax_kl'"]),
+        (["adapter._target_=no.Such"], ["adapter._target_=no.Such", "can't be imported"]),
+        (["memory._target_=os.path"], ["memory._target_=os.path", "no class path"]),
+        (["memory._target_=peso_cli.methods.adapters.fresh.Fresh"], ["Fresh has no stages and no select", "memory"]),
         # types and bounds
         (["trainer.epochs=two"], ["trainer.epochs=two", "integer"]),
         (["trainer.epochs=2.5"], ["trainer.epochs=2.5", "integer"]),
@@ -265,7 +268,7 @@ method:
   name: mine
 """
     write(tmp_path, "method/mine.yaml", text)
-    write(tmp_path, "regularizer/mine.yaml", "name: l2\nstrength: 7.0\nreduction: sum\nunsquared: true\n")
+    write(tmp_path, "regularizer/mine.yaml", "defaults:\n  - l2\n  - _self_\nstrength: 7.0\nreduction: sum\n")
     composed = compose(["method=mine", "regularizer.reduction=mean"], tmp_path)
     assert composed.config.method.name == "mine"
     assert composed.config.memory.name == "all"
@@ -291,13 +294,11 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        (
-            "name: l2\nstrenght: 1.0\nreduction: sum\nunsquared: true\n",
-            ["regularizer.strength is missing", "'regularizer.strenght'"],
-        ),
-        ("name: softmax_kl\nstrength: 1\nreduction: sum\nsmoothing: 0\nmore: 1\n", ["unknown key 'regularizer.more'"]),
+        ("_target_: peso_cli.methods.regularizers.l2.L2\nname: l2\n", ["regularizer.strength is missing", "more)"]),
+        ("defaults:\n  - softmax_kl\n  - _self_\nmore: 1\n", ["unknown key 'regularizer.more'"]),
+        ("name: l2\nstrength: 1.0\n", ["regularizer._target_ is missing", "my_module.MyClass"]),
         ("name: l2\nstrength: [\n", ["regularizer/mine.yaml", "line 3"]),
-        ("name: l2\nstrength: -1\nreduction: sum\nunsquared: true\n", ["regularizer.strength=-1"]),
+        ("defaults:\n  - l2\n  - _self_\nstrength: -1\n", ["regularizer.strength=-1"]),
         ("defaults:\n  - /backbone: nope\n", ["nope"]),
         ("", ["regularizer"]),
     ],

@@ -18,6 +18,7 @@ from peso_cli.config.schema import ConfigBackbone, Lora
 from peso_cli.data.examples import examples
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
+from peso_cli.methods.parts import AdapterStart
 from peso_cli.training.checkpoints import trainable
 from peso_cli.training.layouts import Packed, Padded
 from peso_cli.training.sequences import one_by_one, shared
@@ -209,7 +210,7 @@ def begun(what, tied, name, folder):
     backbone = build_backbone(config, TEMPLATES[name], catalog, 1)
     lora = lora_arguments(config, backbone.model, backbone.vocabulary)
     torch.manual_seed(7)
-    model = (FullWeights() if what == "weights" else Evolving()).begin(backbone.model, lora, None).train()
+    model = (FullWeights() if what == "weights" else Evolving()).begin(AdapterStart(backbone.model, lora)).train()
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter += 0.1 * torch.randn_like(parameter)

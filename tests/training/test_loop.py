@@ -18,6 +18,7 @@ from peso_cli.config.schema import Trainer
 from peso_cli.data.examples import examples
 from peso_cli.errors import RunError
 from peso_cli.methods.lora import lora_factors
+from peso_cli.methods.parts import RegularizerStart
 from peso_cli.methods.regularizers.l2 import L2
 from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
@@ -90,11 +91,10 @@ def job_of(
     model, path, seed=5, regularizer=None, resume=None, tick=lambda done, total, note: None, log=None, **changed
 ):
     trainer = Trainer(**{**SETTINGS, **changed})
-    factors = lora_factors(model)
+    start = RegularizerStart(model, lora_factors(model))
     return Job(
         model=model,
-        factors=factors,
-        penalty=(regularizer or NoRegularizer()).begin(factors),
+        penalty=(regularizer or NoRegularizer()).begin(start),
         train=Packer((TRAIN,), LAYOUT, trainer.batch_tokens),
         valid=Packer((VALID,), LAYOUT, 400),
         trainer=trainer,
@@ -281,7 +281,7 @@ def snapshots(monkeypatch, folder):
 
 @pytest.mark.parametrize("build", [full_model, lora_model])
 def test_a_run_goes_on_from_any_checkpoint_as_if_never_stopped(tmp_path, monkeypatch, build):
-    regularizer = SoftmaxKL(1e5, "mean", 0.0)
+    regularizer = SoftmaxKL(1e5, "mean", 0.0) if build is lora_model else NoRegularizer()
     changed = {"checkpoint_minutes": 0.0, "epochs": 3, "patience": 1, "regularizer": regularizer}
     with monkeypatch.context() as patch:
         kept = snapshots(patch, tmp_path)

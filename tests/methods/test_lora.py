@@ -8,6 +8,7 @@ from worlds import catalog_of, small_llama, vocabulary_of
 
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.lora import lora_factors
+from peso_cli.methods.parts import RegularizerStart, Step
 from peso_cli.methods.regularizers.l2 import L2
 from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training.checkpoints import trainable
@@ -57,10 +58,10 @@ def test_a_model_without_an_adapter_has_no_factors(tmp_path):
 @pytest.mark.parametrize("regularizer", [SoftmaxKL(2.0, "mean", 0.0), L2(2.0, "mean", False)])
 def test_a_penalty_on_the_factors_of_a_model_grows_as_it_trains(tmp_path, regularizer, dtype):
     model = begun(Evolving(), config_of(save_pretrained(tmp_path), dtype=dtype))
-    penalty = regularizer.begin(lora_factors(model))
-    assert penalty().item() == 0.0
+    penalty = regularizer.begin(RegularizerStart(model, lora_factors(model)))
+    assert penalty.value(Step()).item() == 0.0
     train_a_little(model)
-    after = penalty()
+    after = penalty.value(Step())
     assert torch.isfinite(after)
     assert after > 0
     gradients = torch.autograd.grad(after, [p for pair in lora_factors(model).values() for p in pair])
