@@ -84,6 +84,21 @@ def recommend(
     run(_compose(overrides, config_dir), user, history, k, json)
 
 
+@app.command(context_settings=_INTERSPERSED)
+def inspect(
+    overrides: Overrides = None,
+    directions: Annotated[int, typer.Option(min=1, help="How many directions of strongest data support.")] = 16,
+    examples: Annotated[int, typer.Option(min=1, help="Most training examples on which support is taken.")] = 64,
+    output: Annotated[Path | None, typer.Option(help="Folder for inspect.json and pictures.")] = None,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Show how a trained stage's adapter moved, and what share of the data's demand it followed."""
+    from peso_cli.commands.inspect import inspect as run
+
+    run(_compose(overrides, config_dir), examples, directions, output, json)
+
+
 @app.command()
 def runs(
     output: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("outputs"), json: Json = False

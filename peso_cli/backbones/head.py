@@ -64,7 +64,9 @@ def _in_blocks(found: TrainedRows | None) -> Head | None:
     return Head(tuple(block for block in blocks if len(block)))
 
 
-def summed_cross_entropy(model: nn.Module, hidden: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def summed_cross_entropy(
+    model: nn.Module, hidden: Tensor, labels: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """Return the summed cross-entropy of labels by a backbone's head, logits divided by `temperature`, in float32.
 
     Args:
@@ -72,15 +74,18 @@ def summed_cross_entropy(model: nn.Module, hidden: Tensor, labels: Tensor, tempe
         hidden: (labels, hidden) states that predict the labels.
         labels: (labels,) token ids.
         temperature: divides the logits.
+        weights: (labels,) float32 factor on each label's cross-entropy; None for 1.
     """
     head = head_of(model)
     if head is None:
         logits = model.get_output_embeddings()(hidden)  # type: ignore[operator]
-        return functional.cross_entropy(logits.float() / temperature, labels, reduction="sum")
+        if weights is None:
+            return functional.cross_entropy(logits.float() / temperature, labels, reduction="sum")
+        return functional.cross_entropy(logits.float() / temperature, labels, reduction="none") @ weights
     low = None if head.down is None else head.down(hidden)
     apply: Any = _SummedCrossEntropy.apply
     keep = torch.is_grad_enabled()
-    loss: Tensor = apply(hidden, low, head.up, labels, temperature, head.scale, keep, *head.blocks)
+    loss: Tensor = apply(hidden, low, head.up, labels, weights, temperature, head.scale, keep, *head.blocks)
     return loss
 
 
@@ -94,6 +99,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         low: Tensor | None,
         up: Tensor | None,
         labels: Tensor,
+        weights: Tensor | None,
         temperature: float,
         scale: float,
         keep: bool,
@@ -101,7 +107,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         inputs = [hidden, low, up, *blocks]
         # Under no_grad, too, parameters are said to need a gradient.
-        needed = [keep and ctx.needs_input_grad[i] for i in (0, 1, 2, *range(7, 7 + len(blocks)))]
+        needed = [keep and ctx.needs_input_grad[i] for i in (0, 1, 2, *range(8, 8 + len(blocks)))]
         gradients = [
             torch.zeros_like(x) if need and x is not None else None for x, need in zip(inputs, needed, strict=True)
         ]
@@ -111,7 +117,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + step)
             own_low = None if low is None else low[part]
             logits = _logits(hidden[part], own_low, up, scale, blocks)
-            total += _to_residual(logits, labels[part], temperature)
+            total += _to_residual(logits, labels[part], None if weights is None else weights[part], temperature)
             if any(needed):
                 _add_gradients(gradients, logits.to(hidden.dtype), hidden[part], own_low, up, scale, blocks, part)
         ctx.save_for_backward(*[g for g in gradients if g is not None])
@@ -123,7 +129,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         found = iter(ctx.saved_tensors)
         scale = weight / ctx.temperature
         scaled = [next(found).mul(scale) if need else None for need in ctx.needed]
-        return (*scaled[:3], None, None, None, None, *scaled[3:])
+        return (*scaled[:3], *[None] * 5, *scaled[3:])
 
 
 def _logits(hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float, blocks: Sequence[Tensor]) -> Tensor:
@@ -139,8 +145,11 @@ def _logits(hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float,
     return logits.float()
 
 
-def _to_residual(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Return the summed loss; the logits turn into its gradient but for the temperature: softmax, less 1 at labels."""
+def _to_residual(logits: Tensor, labels: Tensor, weights: Tensor | None, temperature: float) -> Tensor:
+    """Return the summed loss; the logits turn into its gradient but for the temperature.
+
+    That is softmax, less 1 at labels, times each label's weight.
+    """
     if temperature != 1:
         logits /= temperature
     own = logits.gather(1, labels[:, None])
@@ -148,7 +157,11 @@ def _to_residual(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     mass = logits.sub_(top).exp_().sum(1, keepdim=True)
     logits /= mass
     logits.scatter_add_(1, labels[:, None], logits.new_full((len(labels), 1), -1.0))
-    return (mass.log() + top - own).sum()
+    losses = mass.log() + top - own
+    if weights is None:
+        return losses.sum()
+    logits *= weights[:, None]
+    return losses[:, 0] @ weights
 
 
 def _add_gradients(

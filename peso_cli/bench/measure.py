@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from peso_cli.decoding.states import free_memory
+
 Work = Callable[[], object]
+
+_LARGEST_SHARE = 0.7
+"""Share of the free memory that a trial may need."""
 
 _QUICK = 5.0
 """Seconds under which a trial is taken twice."""
@@ -59,16 +64,19 @@ def side_by_side(ways: Mapping[str, Work], repeats: int, tick: Callable[[int, in
 
 
 def best_of(sizes: Sequence[int], make: Callable[[int], Work]) -> int:
-    """Return the size (of a batch, say) with which some work is fastest, trying larger ones while they help."""
-    best, fastest = sizes[0], float("inf")
-    for size in sizes:
+    """Return the size (of a batch, say) with which some work is fastest, trying larger ones while they help and fit."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    best, fastest, in_vain = sizes[0], float("inf"), 0
+    for size, larger in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
         work = make(size)
-        seconds = seconds_of(work)
+        begun = time.perf_counter()
+        peak = peak_memory(work) or 0
+        seconds = time.perf_counter() - begun
         if seconds < _QUICK:
             seconds = min(seconds, seconds_of(work))
-        if seconds < fastest:
-            best, fastest = size, seconds
-        elif seconds > 1.5 * fastest:
+        best, in_vain = (best, in_vain + 1) if seconds >= fastest else (size, 0)
+        fastest = min(fastest, seconds)
+        if in_vain == 2 or seconds > 1.5 * fastest or peak * larger / size > _LARGEST_SHARE * free_memory(device):
             break
     return best
 

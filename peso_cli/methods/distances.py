@@ -1,105 +1,102 @@
-"""Distances of factors to their anchors, over stacks of factors of one shape, in float64.
+"""Distances of vectors to their anchors, each found along with its gradient.
 
-In bfloat16 and, for small steps, even in float32 these figures are rounding noise: differences of nearly equal sums.
+In bfloat16 and, for small steps, even in float32 the textbook formulas are rounding noise: differences of nearly equal
+sums. Those here don't subtract such sums, so that float32 serves for the elements; what is left for each vector is
+worked out in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-Distance = Callable[[Tensor], Tensor]
-"""(n, rows, columns) current factors to (n,) penalties in float64."""
+from peso_cli.methods.vectors import Vectors
 
-Compare = Callable[[Tensor], Distance]
-"""(n, rows, columns) anchors of one shape to what measures the current factors against them."""
+Distance = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A block of current values and (vectors,) weights to penalties and a gradient.
 
+The (vectors,) penalties are in float64; the gradient, a new block, is that of their sum with these weights. What it
+holds outside the vectors is ignored.
+"""
 
-def softmax_kl(anchor: Tensor) -> Distance:
-    """KL(softmax(now) || softmax(anchor)) in nats, each factor flattened to one distribution."""
-    flat = anchor.double().flatten(1)
-    q = flat.softmax(1)
-    apply: Any = _SoftmaxKL.apply
-    return lambda now: apply(now.flatten(1), flat, q)
+Compare = Callable[[Vectors, Tensor], Distance]
+"""A layout and a block of anchors to what measures current values against them."""
 
-
-_LARGEST = 600.0
-"""Steps of which exp is still far from what a float64 can hold."""
+Formula = Callable[[Tensor, Tensor], Tensor]
+"""(n, length) current vectors and anchors in float64 to (n,) penalties, in differentiable operations."""
 
 
-class _SoftmaxKL(torch.autograd.Function):
-    """KL = m - log1p(s), and its gradient p (d - m) with p = q exp(d) / (1 + s).
-
-    Here d = now - anchor less its mean under q, s = sum q expm1(d) and m = sum q expm1(d) d / (1 + s). Value and
-    gradient come out of one exponential, and no two nearly equal sums are subtracted: the smaller d, the smaller every
-    term.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, now: Tensor, anchor: Tensor, q: Tensor) -> Tensor:
-        d = now - anchor
-        d -= torch.linalg.vecdot(q, d)[:, None]
-        if (d.amax(1) > _LARGEST).any():
-            value, gradient = _of_huge_steps(d, anchor)
-        else:
-            grown = torch.expm1(d).mul_(q)
-            s = grown.sum(1)
-            m = torch.linalg.vecdot(grown, d) / (1 + s)
-            value, gradient = m - s.log1p(), grown.add_(q).mul_(d.sub_(m[:, None])).div_(1 + s[:, None])
-        ctx.save_for_backward(gradient)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * weight[:, None], None, None
+_SHARED = 800.0
+"""How many times half the variance of a step the square of its mean may be for float32 to tell the two apart."""
 
 
-def _of_huge_steps(d: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor]:
-    """The same where exp would overflow, in logarithms; nothing cancels there."""
-    log_q = anchor.log_softmax(1)
-    log_p = (log_q + d).log_softmax(1)
-    p, ratio = log_p.exp(), log_p - log_q
-    value = (p * ratio).sum(1)
-    return value, p * (ratio - value[:, None])
+def squared(vectors: Vectors, anchor: Tensor) -> Distance:
+    """||v - anchor||^2."""
+    scratch = torch.empty_like(anchor)
 
-
-def smoothed_softmax_kl(anchor: Tensor, smoothing: float) -> Distance:
-    """The same with `smoothing` added to every probability of both before they are normalised again, kept >= 0."""
-
-    def smooth(factors: Tensor) -> Tensor:
-        p = factors.double().flatten(1).softmax(1) + smoothing
-        return p / p.sum(-1, keepdim=True)
-
-    log_q = smooth(anchor).log()
-
-    def distance(now: Tensor) -> Tensor:
-        p = smooth(now)
-        return (p * (p.log() - log_q)).sum(-1).clamp(min=0.0)
+    def distance(now: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        step = now - anchor
+        squares = vectors.sum(torch.mul(step, step, out=scratch))
+        return squares, step.mul_(vectors.spread(2 * weights, step))
 
     return distance
 
 
-def squared_distance(anchor: Tensor) -> Distance:
-    """(n,) squared Frobenius distances."""
-    return lambda now: (now.double() - anchor).flatten(1).square().sum(-1)
+def plain(vectors: Vectors, anchor: Tensor) -> Distance:
+    """||v - anchor||; the gradient is zero where both are equal."""
+    scratch = torch.empty_like(anchor)
+
+    def distance(now: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        step = now - anchor
+        lengths = vectors.sum(torch.mul(step, step, out=scratch)).sqrt()
+        each = torch.where(lengths > 0, weights / lengths, 0.0)
+        return lengths, step.mul_(vectors.spread(each, step))
+
+    return distance
 
 
-def plain_distance(anchor: Tensor) -> Distance:
-    """(n,) Frobenius distances; the gradient is zero where both are equal."""
-    return lambda now: torch.linalg.vector_norm((now.double() - anchor).flatten(1), dim=-1)
+def quadratic(vectors: Vectors, anchor: Tensor) -> Distance:
+    """1/2 delta^T H delta with delta = v - anchor and H = diag(q) - q q^T at q = softmax(anchor).
+
+    That is half the variance of delta under q, and to second order KL(softmax(v) || softmax(anchor)). Its gradient is
+    q (delta - mean).
+    """
+    q = vectors.log_softmax(anchor).exp().to(anchor.dtype)
+    scratch = torch.empty_like(anchor)
+
+    def distance(now: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        step = now - anchor
+        mean = vectors.sum(torch.mul(q, step, out=scratch))
+        step -= vectors.spread(mean, step)
+        pull = q * step
+        penalties = 0.5 * vectors.sum(step.mul_(pull))
+        if now.dtype == torch.float32 and bool((mean * mean > _SHARED * penalties).any()):
+            penalties, pull = quadratic(vectors, anchor.double())(now.double(), weights)
+            return penalties, pull.to(now.dtype)
+        return penalties, pull.mul_(vectors.spread(weights, pull))
+
+    return distance
 
 
-def orthogonality_a(anchor: Tensor) -> Distance:
-    """(n,) sums of squares of A Aprev^T, for A of shape (rank, in)."""
-    before = anchor.double().mT
-    return lambda now: (now.double() @ before).flatten(1).square().sum(-1)
+def differentiated(formula: Formula) -> Compare:
+    """Return a distance that is given by its formula alone; vectors of one length are handed over together."""
 
+    def compare(vectors: Vectors, anchor: Tensor) -> Distance:
+        stacks = vectors.stacks()
+        anchors = [stack(anchor.double()) for _, stack in stacks]
 
-def orthogonality_b(anchor: Tensor) -> Distance:
-    """(n,) sums of squares of B^T Bprev, for B of shape (out, rank)."""
-    before = anchor.double()
-    return lambda now: (now.double().mT @ before).flatten(1).square().sum(-1)
+        def distance(now: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                exact = now.double().requires_grad_()
+                parts = [formula(stack(exact), a) for (_, stack), a in zip(stacks, anchors, strict=True)]
+                penalties = torch.zeros_like(weights).index_add(
+                    0, torch.cat([which for which, _ in stacks]), torch.cat(parts)
+                )
+            (gradient,) = torch.autograd.grad(penalties, exact, weights)
+            return penalties.detach(), gradient.to(now.dtype)
+
+        return distance
+
+    return compare

@@ -6,7 +6,7 @@ what is written is what is trained, and all that works on a LoRA works on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +28,51 @@ MAGNITUDES = ".magnitudes"
 """How a stage's state names the learnt magnitudes of a module: behind the module's name."""
 
 
-class _StackedA(nn.Module):
-    """Own A (rank, in) to all A's (past rank + rank, in)."""
+class _Stacked(nn.Module):
+    """An own factor to all factors, the past ones first, side by side along the rank."""
 
     past: Tensor
 
-    def __init__(self, past: Tensor) -> None:
+    def __init__(self, past: Sequence[Tensor], rank_dimension: int) -> None:
         super().__init__()
-        self.register_buffer("past", past, persistent=False)
+        self.register_buffer("past", torch.cat(list(past), dim=rank_dimension), persistent=False)
+        self.rank_dimension = rank_dimension
 
     def forward(self, own: Tensor) -> Tensor:
-        return torch.cat([self.past, own])
+        return torch.cat([self.past, own], dim=self.rank_dimension)
 
 
-class _StackedB(nn.Module):
-    """Own B (out, rank) to all B's (out, past rank + rank), each times its magnitude where magnitudes are learnt."""
+class _Magnitudes(nn.Module):
+    """All B's (out, whole rank) to the same, the columns of each pair times the pair's learnt magnitude."""
 
-    past: Tensor
+    pair: Tensor
 
-    def __init__(self, past: Sequence[Tensor], learn_magnitudes: bool) -> None:
+    def __init__(self, pairs: Sequence[Tensor]) -> None:
         super().__init__()
-        self.register_buffer("past", torch.cat(list(past), dim=1), persistent=False)
-        self.ranks = [b.shape[1] for b in past]
-        ones = torch.ones(len(past) + 1, device=past[0].device)
-        self.magnitudes = nn.Parameter(ones) if learn_magnitudes else None
+        ranks = torch.tensor([b.shape[1] for b in pairs])
+        self.magnitudes = nn.Parameter(torch.ones(len(pairs)).to(pairs[-1]))
+        number = torch.arange(len(pairs)).repeat_interleave(ranks).to(pairs[-1].device)
+        self.register_buffer("pair", number, persistent=False)
 
-    def forward(self, own: Tensor) -> Tensor:
-        together = torch.cat([self.past, own], dim=1)
-        if self.magnitudes is None:
-            return together
-        ranks = torch.tensor([*self.ranks, own.shape[1]], device=own.device)
-        return together * self.magnitudes.repeat_interleave(ranks, output_size=together.shape[1])
+    def forward(self, stacked: Tensor) -> Tensor:
+        return stacked * self.magnitudes[self.pair]
+
+
+def normalised(factors: Factors, smoothing: float = 0.0, times: float = 1.0) -> Factors:
+    """Return each factor divided by its own Frobenius norm, in float64; a factor of zeros stays one.
+
+    Args:
+        factors: A and B by module.
+        smoothing: added to every norm.
+        times: what B is multiplied with in addition.
+    """
+    return {name: (_unit(a, smoothing), times * _unit(b, smoothing)) for name, (a, b) in factors.items()}
+
+
+def _unit(factor: Tensor, smoothing: float) -> Tensor:
+    exact = factor.double()
+    norm: Tensor = torch.linalg.vector_norm(exact) + smoothing
+    return exact / norm.clamp(min=torch.finfo(exact.dtype).tiny)
 
 
 def stack(model: nn.Module, past: Sequence[Factors], learn_magnitudes: bool) -> None:
@@ -71,43 +85,69 @@ def stack(model: nn.Module, past: Sequence[Factors], learn_magnitudes: bool) -> 
         learn_magnitudes: whether each past pair and the current one have a learnt factor, at first 1.
 
     Raises:
-        InputError: the adapter enters an embedding, whose factors can't be computed ones.
+        InputError: the adapter enters an embedding, whose factors can't be computed ones. Without past factors, too:
+            a run that can't go on should not begin.
     """
-    if not past:
-        return
-    for name, (own_a, _) in lora_factors(model).items():
+    for name, pair in lora_factors(model).items():
         module: Any = model.get_submodule(name)
         if _ADAPTER not in module.lora_A:
-            raise InputError(f"backbone.lora.targets: a LoRA on the embedding ({name}) can't hold several stages' factors")
-        pairs = [tuple(factor.to(own_a) for factor in factors[name]) for factors in past]
-        a, b = _StackedA(torch.cat([a for a, _ in pairs])), _StackedB([b for _, b in pairs], learn_magnitudes)
-        parametrize.register_parametrization(module.lora_A[_ADAPTER], "weight", a, unsafe=True)
-        parametrize.register_parametrization(module.lora_B[_ADAPTER], "weight", b, unsafe=True)
+            where = f"backbone.lora.targets holds the embedding ({name.rsplit('.', 1)[-1]})"
+            raise InputError(f"{where}, whose LoRA can't hold factors of several stages; leave it out")
+        if past:
+            before_a, before_b = zip(*(_like(pair, factors[name]) for factors in past), strict=True)
+            _compute(module.lora_A[_ADAPTER], _Stacked(before_a, 0))
+            _compute(module.lora_B[_ADAPTER], _Stacked(before_b, 1))
+            if learn_magnitudes:
+                _compute(module.lora_B[_ADAPTER], _Magnitudes([*before_b, pair[1]]))
+
+
+def _like(own: Iterable[Tensor], past: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Return past factors in the precision and on the device of live ones."""
+    return tuple(before.to(now) for before, now in zip(past, own, strict=True))
+
+
+def _compute(layer: nn.Module, how: nn.Module) -> None:
+    """Let a layer's weight be computed from what it was; its shape may change."""
+    parametrize.register_parametrization(layer, "weight", how, unsafe=True)
 
 
 def save_stacked(model: nn.Module, folder: Path) -> None:
     """Write all factors as one adapter in PEFT format, its rank the sum of theirs, its scaling the same."""
     settings = model.peft_config[_ADAPTER].to_dict()  # type: ignore[union-attr, index]
-    learnt = get_peft_model_state_dict(model, save_embedding_layers=False)
-    whole = {name: tensor for name, tensor in learnt.items() if _COMPUTED not in name}
-    for name in lora_factors(model):
-        module: Any = model.get_submodule(name)
-        rank = len(module.lora_A[_ADAPTER].weight)
-        whole |= {f"{name}.{part}.weight": getattr(module, part)[_ADAPTER].weight for part in ("lora_A", "lora_B")}
-    times = rank / settings["r"]
-    write_adapter(folder, whole, {**settings, "r": rank, "lora_alpha": settings["lora_alpha"] * times})
+    plain = {name: tensor for name, tensor in model.state_dict().items() if _COMPUTED not in name}
+    rank = settings["r"]
+    for name, layers in _stacked(model).items():
+        plain |= {f"{name}.{kind}.{_ADAPTER}.weight": layer.weight for kind, layer in layers.items()}
+        rank = len(layers["lora_A"].weight)
+    learnt = get_peft_model_state_dict(model, plain, save_embedding_layers=False)
+    alpha = settings["lora_alpha"] * (rank / settings["r"])
+    write_adapter(folder, learnt, {**settings, "r": rank, "lora_alpha": alpha})
 
 
 def own_state(model: nn.Module) -> State:
-    """Return what the stage itself trained, apart from what is stacked upon it: factors and magnitudes by module."""
+    """Return what the stage itself trained, apart from what is stacked upon it: factors and magnitudes by module.
+
+    Empty where nothing is stacked: then the adapter is all there is.
+    """
     state: State = {}
-    for name, (a, b) in lora_factors(model).items():
-        state |= {name + FACTOR_A: a, name + FACTOR_B: b}
-        module: Any = model.get_submodule(name)
-        if parametrize.is_parametrized(module.lora_B[_ADAPTER], "weight"):
-            magnitudes = module.lora_B[_ADAPTER].parametrizations.weight[0].magnitudes
-            state |= {} if magnitudes is None else {name + MAGNITUDES: magnitudes}
+    factors = lora_factors(model)
+    for name, layers in _stacked(model).items():
+        state |= {name + FACTOR_A: factors[name][0], name + FACTOR_B: factors[name][1]}
+        for step in layers["lora_B"].parametrizations["weight"]:
+            if isinstance(step, _Magnitudes):
+                state[name + MAGNITUDES] = step.magnitudes
     return state
+
+
+def _stacked(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return the LoRA layers that past factors are stacked on, by kind of factor, by module name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in lora_factors(model):
+        module: Any = model.get_submodule(name)
+        layers = {kind: getattr(module, kind)[_ADAPTER] for kind in ("lora_A", "lora_B")}
+        if parametrize.is_parametrized(layers["lora_A"], "weight"):
+            found[name] = layers
+    return found
 
 
 def continue_rows(model: nn.Module, previous: Artifact) -> None:

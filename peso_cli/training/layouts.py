@@ -19,6 +19,7 @@ from peso_cli.training.sequences import Index, Sequences
 from peso_cli.training.trees import Grove, Tree, tree_of
 
 Members = Sequence[tuple[Sequences, int]]
+Weights = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Batch:
         labels: (labels,) the token ids to predict: each target's codes, then the end token.
         positions: (rows, length) position ids, or None for those of plain rows.
         grove: who attends to whom in a packed row, or None for plain causal rows.
+        weights: (labels,) factor on each label's loss, or None where all are 1.
     """
 
     tokens: Index
@@ -38,6 +40,12 @@ class Batch:
     labels: Index
     positions: Index | None = None
     grove: Grove | None = None
+    weights: Weights | None = None
+
+    @property
+    def mass(self) -> float:
+        """The sum of all labels' weights, by which a mean over them divides."""
+        return float(len(self.labels) if self.weights is None else self.weights.sum(dtype=np.float64))
 
 
 class Layout(Protocol):
@@ -82,7 +90,8 @@ class Padded:
         levels = self.prompt.answers.shape[1]
         begins = np.array([row * length + len(tokens) - levels - 1 for row, (tokens, _) in enumerate(rows)])
         at = (begins[:, None] + np.arange(levels + 1)).reshape(-1)
-        return Batch(padded, at, _labels(self.prompt, np.array([target for _, target in rows])))
+        labels = _labels(self.prompt, np.array([target for _, target in rows]))
+        return Batch(padded, at, labels, weights=_weights(self.prompt, members))
 
     def _row(self, sequences: Sequences, row: int) -> tuple[Index, int]:
         events, target = sequences.block.events, sequences.last[row]
@@ -115,8 +124,8 @@ class Packed:
         """Lay the sequences out in one row, equal trees side by side."""
         head, runs = self.prompt.head, []
         rows, places, at, targets = [head], [np.arange(len(head))], [], []
-        before = len(head)
-        for (items, answered), run in groupby(sorted(members, key=_shape), key=_shape):
+        before, members = len(head), sorted(members, key=_shape)
+        for (items, answered), run in groupby(members, key=_shape):
             tree, wanted = self._tree(items, answered), list(run)
             events = np.stack([s.block.events[s.start[row] : s.last[row] + 1] for s, row in wanted])
             rows.append(self._tokens(events, answered).reshape(-1))
@@ -129,7 +138,8 @@ class Packed:
             before += len(tree) * len(wanted)
         tokens, positions = np.concatenate(rows)[None], np.concatenate(places)[None]
         labels = _labels(self.prompt, np.concatenate(targets))
-        return Batch(tokens, np.concatenate(at), labels, positions, Grove(tuple(runs)))
+        weights = _weights(self.prompt, members)
+        return Batch(tokens, np.concatenate(at), labels, positions, Grove(tuple(runs)), weights)
 
     def _tree(self, items: int, targets: int) -> Tree:
         if (items, targets) not in self._trees:
@@ -157,3 +167,12 @@ def _labels(prompt: Prompt, targets: NDArray[np.integer]) -> Index:
     """Return the codes of each target and the end token behind them, one after the other."""
     ends = np.full((len(targets), 1), prompt.end, dtype=np.int64)
     return np.concatenate([prompt.answers[targets], ends], axis=1).reshape(-1)
+
+
+def _weights(prompt: Prompt, members: Members) -> Weights | None:
+    """Return the weight of each label of the members' targets, member by member, or None where all are 1."""
+    weights = np.array([sequences.weight for sequences, _ in members], dtype=np.float32)
+    if (weights == 1).all():
+        return None
+    targets = np.array([sequences.last[row] - sequences.first[row] + 1 for sequences, row in members])
+    return np.repeat(weights, targets * (prompt.answers.shape[1] + 1))

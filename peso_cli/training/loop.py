@@ -139,14 +139,14 @@ class _Run:
         self.save()
 
     def step(self, group: Plan) -> None:
-        """Take one optimiser step over a group of batches, its loss averaged over all their label tokens."""
+        """Take one optimiser step over a group of batches, its loss the weighted mean over all their label tokens."""
         job, progress = self.job, self.progress
         job.model.train()
         _seed_step(job.seed, progress.step)
-        labels = sum(job.train.label_count(members) for members in group)
         batches, loss = [job.train.batch(members) for members in group], 0.0
+        mass = sum(batch.mass for batch in batches)
         for batch in batches:
-            part = label_loss(job.model, batch, self.trainer.temperature) / labels
+            part = label_loss(job.model, batch, self.trainer.temperature) / mass
             job.accelerator.backward(part)
             loss += float(part.detach())
         step = Step(batches, progress.step / self.steps)

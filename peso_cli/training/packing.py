@@ -78,11 +78,6 @@ class Packer:
         """Lay one planned batch out."""
         return self.layout.batch([(self.sources[source], row) for source, row in members])
 
-    def label_count(self, members: list[tuple[int, int]]) -> int:
-        """Return the number of label tokens of a planned batch."""
-        per_target: int = self.layout.prompt.answers.shape[1] + 1
-        return per_target * sum(int(self.sources[source].targets[row]) for source, row in members)
-
     @cached_property
     def fill(self) -> float:
         """Share of the tokens that batches may hold which they do hold, padding not counted."""

@@ -22,12 +22,14 @@ class Sequences:
     Attributes:
         block: the block that holds the events.
         start, first, last: (n,) positions in `block.events`; `first < last` where a history is shared.
+        weight: factor on the loss of all their targets.
     """
 
     block: Block
     start: Index
     first: Index
     last: Index
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
 
 Tick = Callable[[int, int, str], None]
+
+_LEAST_WEIGHT = 1e-20
+"""Examples that weigh no more are left out: a step that met only such ones would drown in float32's rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,10 +176,10 @@ class StageData:
 
 def _training_sequences(task: StageTask, data: StageData) -> tuple[Sequences, ...]:
     portions = task.memory.select(task.stage, data.of, task.config.seed)
-    sources = tuple(data.sequences(portion.examples) for portion in portions)
-    if not any(len(source) for source in sources):
+    kept = [p for p in portions if p.weight > _LEAST_WEIGHT and len(p.examples)]
+    if not kept:
         raise InputError(f"stage {task.stage} of {task.dataset.name} yields no training example")
-    return sources
+    return tuple(replace(data.sequences(p.examples), weight=p.weight) for p in kept)
 
 
 def _validation_sequences(task: StageTask) -> Sequences:

@@ -15,7 +15,7 @@ from peso_cli.training.layouts import Batch
 
 
 def label_loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
-    """Return the summed cross-entropy of a batch's labels, logits divided by `temperature`, in float32.
+    """Return the sum of weight x cross-entropy of a batch's labels, logits divided by `temperature`, in float32.
 
     The head sees hidden states at the labels only, so that no other position costs a row of logits.
     """
@@ -23,14 +23,16 @@ def label_loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
     tokens, at, labels = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at, batch.labels))
     positions = None if batch.positions is None else torch.from_numpy(batch.positions).to(device)
     attend = None if batch.grove is None else batch.grove.attend(device)
-    return summed_cross_entropy(model, decoder_states(model, tokens, positions, attend, at), labels, temperature)
+    weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
+    hidden = decoder_states(model, tokens, positions, attend, at)
+    return summed_cross_entropy(model, hidden, labels, temperature, weights)
 
 
 def norm(tensors: Iterable[Tensor | None]) -> float:
     """Return the Euclidean norm over several tensors together; None counts as zero."""
-    present = [t.reshape(-1) for t in tensors if t is not None]
-    # One long vector: a norm for each of many small factors takes several times as long.
-    return float(torch.linalg.vector_norm(torch.cat(present), dtype=torch.float32)) if present else 0.0
+    present = [t for t in tensors if t is not None]
+    each = torch._foreach_norm(present, dtype=torch.float32) if present else [torch.zeros(())]
+    return float(torch.linalg.vector_norm(torch.stack(list(each))))
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ def add_penalty(penalty: Penalty, parameters: Sequence[Tensor], step: Step) -> P
     value = penalty.value(step)
     found = torch.autograd.grad(value, parameters, allow_unused=True)
     held = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
-    before = norm(p.grad for p, _ in held)
+    pull = Pull(float(value.detach()), norm(gradient for _, gradient in held), norm(p.grad for p, _ in held))
     for parameter, gradient in held:
-        parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-    return Pull(float(value.detach()), norm(gradient for _, gradient in held), before)
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    torch._foreach_add_([p.grad for p, _ in held], [gradient for _, gradient in held])
+    return pull

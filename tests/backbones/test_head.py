@@ -1,3 +1,6 @@
+import copy
+from functools import partial
+
 import pytest
 import torch
 from backbones.made import Made
@@ -166,6 +169,66 @@ def test_hidden_states_need_no_gradient_of_their_own(kind):
     loss, expected = (make(model, hidden, labels, 0.7) for make in (summed_cross_entropy, plainly))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert loss.requires_grad == expected.requires_grad
+
+
+def weighted(model, hidden, labels, temperature, weights):
+    """What must come out where labels weigh differently."""
+    logits = model.get_output_embeddings()(hidden)
+    losses = functional.cross_entropy(logits / temperature, labels, reduction="none")
+    return (weights.to(losses.dtype) * losses).sum()
+
+
+def check_weighted(model, count, temperature, seed=0):
+    """Compare loss and all gradients under weights with those of plain autograd in double precision."""
+    hidden, labels = inputs(model, count, seed)
+    weights = torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 3
+    weights[::5] = 0.0
+    exact = copy.deepcopy(model).double()
+    loss, found = loss_and_gradients(partial(summed_cross_entropy, weights=weights), model, hidden, labels, temperature)
+    wanted_loss, wanted = loss_and_gradients(
+        partial(weighted, weights=weights), exact, hidden.detach().double().requires_grad_(), labels, temperature
+    )
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(wanted_loss.item(), rel=1e-5)
+    for name, gradient in wanted.items():
+        assert (found[name] is None) == (gradient is None), name
+        if gradient is not None:
+            assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+    assert found["hidden"][::5].abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", sorted(OWN))
+@settings(max_examples=10, deadline=None)
+@given(st.integers(2, 50), temperatures, chunks, st.integers(0, 99))
+def test_labels_may_weigh_differently(kind, count, temperature, chunk, seed):
+    torch.manual_seed(1)
+    model = OWN[kind]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CHUNK", chunk)
+        check_weighted(model, count, temperature, seed)
+
+
+@pytest.mark.parametrize(("adapter", "rows", "tied"), PRETRAINED)
+def test_so_they_may_for_pretrained_models(downloads, monkeypatch, adapter, rows, tied):
+    monkeypatch.setattr(module, "_CHUNK", 2500)
+    check_weighted(downloads[adapter, rows, tied], 23, 0.8)
+
+
+@pytest.mark.parametrize("kind", sorted(OWN))
+def test_in_double_precision_weights_multiply_gradients_too(kind):
+    model = OWN[kind]().double()
+    hidden, labels = inputs(model, 9)
+    weights = torch.linspace(0, 2, 9)
+    found, wanted = (
+        loss_and_gradients(
+            partial(make, weights=weights), model, hidden.detach().double().requires_grad_(), labels, 0.7
+        )
+        for make in (summed_cross_entropy, weighted)
+    )
+    assert found[0].item() == pytest.approx(wanted[0].item(), rel=1e-6)
+    for name, gradient in wanted[1].items():
+        if gradient is not None:
+            assert (found[1][name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
 def test_the_gradient_can_be_taken_twice():

@@ -19,7 +19,7 @@ def test_every_value_is_shown_with_where_it_comes_from():
 
 def test_every_group_is_shown_with_its_choices():
     rows = rows_of(peso("config", "method=l2").out)
-    assert ["memory", "current", "all, current"] in rows
+    assert ["memory", "current", "all, current, replay"] in rows
     assert ["method", "l2"] in [row[:2] for row in rows]
     assert ["experiment", "-", "paper"] in rows
     groups = {path.parent.name for path in conf_folder().glob("*/*.yaml")}
@@ -32,14 +32,14 @@ def test_json_holds_the_same():
     assert document["config"] == composed.plain
     assert document["choices"] == composed.choices
     assert document["origins"] == composed.origins
-    assert document["options"]["memory"] == ["all", "current"]
+    assert document["options"]["memory"] == ["all", "current", "replay"]
 
 
 def test_ones_own_folder_is_among_the_choices(tmp_path):
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory/mine.yaml").write_text("defaults:\n  - all\n")
     answer = peso("config", "memory=mine", "--config-dir", tmp_path)
-    assert ["memory", "mine", "all, current, mine"] in rows_of(answer.out)
+    assert ["memory", "mine", "all, current, mine, replay"] in rows_of(answer.out)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from methods.choosing import chosen
 from peft import LoraConfig, get_peft_model
 from pretrained import LAYERS, LORA, begun, built, config_of, save_pretrained, train_a_little
 from worlds import catalog_of, small_llama, vocabulary_of
@@ -9,8 +10,6 @@ from worlds import catalog_of, small_llama, vocabulary_of
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.lora import lora_factors
 from peso_cli.methods.parts import RegularizerStart, Step
-from peso_cli.methods.regularizers.l2 import L2
-from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training.checkpoints import trainable
 
 SHAPES = {"q_proj": ((2, 32), (32, 2)), "down_proj": ((2, 48), (32, 2))}
@@ -55,7 +54,9 @@ def test_a_model_without_an_adapter_has_no_factors(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("regularizer", [SoftmaxKL(2.0, "mean", 0.0), L2(2.0, "mean", False)])
+@pytest.mark.parametrize(
+    "regularizer", [chosen("softmax_kl"), chosen("l2")]
+)
 def test_a_penalty_on_the_factors_of_a_model_grows_as_it_trains(tmp_path, regularizer, dtype):
     model = begun(Evolving(), config_of(save_pretrained(tmp_path), dtype=dtype))
     penalty = regularizer.begin(RegularizerStart(model, lora_factors(model)))

@@ -1,3 +1,5 @@
+"""The regularizers that hold factors to earlier ones, one against the other, and as a part of what is minimised."""
+
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,158 +9,129 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from methods.choosing import chosen, gradients, moved, penalty_of, random_factors
+from pydantic import ValidationError
 from torch import nn
 
-from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.parts import RegularizerStart, Step
 from peso_cli.methods.regularizers.none import NoRegularizer
-from peso_cli.methods.regularizers.orthogonal import Orthogonal
-from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training.layouts import Batch
 from peso_cli.training.steps import label_loss
 
-KL, REFERENCE_KL = SoftmaxKL(2.0, "mean", 0.0), SoftmaxKL(2.0, "mean", 1e-8)
-DISTANCE, SQUARED = L2(2.0, "mean", unsquared=True), L2(2.0, "mean", unsquared=False)
-ORTHOGONAL = Orthogonal(2.0, "mean")
-ALL = [KL, REFERENCE_KL, DISTANCE, SQUARED, ORTHOGONAL]
-HOLDING = [KL, REFERENCE_KL, DISTANCE, SQUARED]
-"""Those that are least at the anchor; the orthogonal one pushes away from it instead."""
+
+def part(name, **changes):
+    return chosen(name, **{"strength": 2.0, "reduction": "mean", **changes})
+
+
+KL, REFERENCE_KL = part("softmax_kl"), part("softmax_kl", smoothing=1e-8)
+DISTANCE, SQUARED = part("l2", unsquared=True), part("l2")
+ORTHOGONAL, OVERLAP = part("orthogonal"), part("o_lora")
+HOLDING = [KL, part("softmax_kl", group="module"), REFERENCE_KL, part("rank_kl"), part("quadratic"), DISTANCE, SQUARED]
+"""Those that are least at the anchor; the others push away from it instead."""
+ALL = [*HOLDING, ORTHOGONAL, OVERLAP]
 
 shapes = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=5)
 
 
-def random_factors(modules, seed=0, dtype=torch.float64):
-    """Factors of modules given as (rank, in, out)."""
-    torch.manual_seed(seed)
-    return {
-        f"m{n}": tuple(torch.randn(shape, dtype=dtype).requires_grad_() for shape in ((rank, wide), (high, rank)))
-        for n, (rank, wide, high) in enumerate(modules)
-    }
-
-
-def move(factors, seed=1):
-    """Move factors by a random step."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for pair in factors.values():
-            for factor in pair:
-                factor.add_(0.3 * torch.randn_like(factor))
-
-
-def moved_penalty(regularizer, factors):
-    """The penalty after a stage began at the factors and then moved them."""
-    penalty = regularizer.begin(factors)
-    move(factors)
-    return penalty()
-
-
-def gradients(value, factors):
-    return torch.autograd.grad(value, [factor for pair in factors.values() for factor in pair])
-
-
 @settings(max_examples=60, deadline=None)
 @given(shapes, st.sampled_from(ALL))
-def test_stacking_equals_a_loop_over_factors(modules, regularizer):
-    together = random_factors(modules)
-    value = moved_penalty(regularizer, together)
-    anchors = random_factors(modules)
-    parts = []
-    for name, pair in anchors.items():
-        penalty = regularizer.begin({name: pair})
-        with torch.no_grad():
-            for factor, moved in zip(pair, together[name], strict=True):
-                factor.copy_(moved)
-        parts.append(penalty())
+def test_stacking_equals_a_loop_over_modules(modules, regularizer):
+    before = random_factors(modules)
+    now = moved(before)
+    value = penalty_of(regularizer, now, before)
+    parts = [penalty_of(regularizer, {name: now[name]}, {name: before[name]}) for name in now]
     one_by_one = sum(parts) / len(modules)
     assert value.item() == pytest.approx(one_by_one.item(), rel=1e-12)
-    for found, expected in zip(gradients(value, together), gradients(one_by_one, anchors), strict=True):
+    for found, expected in zip(gradients(value, now), gradients(one_by_one, now), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 
 @settings(max_examples=60, deadline=None)
 @given(shapes, st.sampled_from(ALL), st.floats(0.1, 100))
 def test_the_sum_is_the_mean_times_the_modules_and_both_grow_with_the_strength(modules, regularizer, strength):
-    mean = moved_penalty(regularizer, random_factors(modules)).item()
-    total = moved_penalty(replace(regularizer, reduction="sum"), random_factors(modules)).item()
+    before = random_factors(modules)
+    now = moved(before)
+    mean, total, stronger = (
+        penalty_of(replace(regularizer, **changes), now, before).item()
+        for changes in ({}, {"reduction": "sum"}, {"strength": strength})
+    )
     assert total == pytest.approx(mean * len(modules), rel=1e-12)
-    stronger = moved_penalty(replace(regularizer, strength=strength), random_factors(modules)).item()
     assert stronger == pytest.approx(mean * strength / 2.0, rel=1e-12)
 
 
-@pytest.mark.parametrize("regularizer", ALL)
-def test_strength_zero_or_no_factor_is_no_penalty(regularizer):
-    assert replace(regularizer, strength=0.0).begin(random_factors([(2, 3, 4)])) is None
-    assert regularizer.begin({}) is None
-
-
-def test_no_regularizer_is_no_penalty():
-    assert NoRegularizer().begin(random_factors([(2, 3, 4)])) is None
+@pytest.mark.parametrize("regularizer", [*ALL, NoRegularizer()])
+def test_strength_zero_or_no_regularizer_is_no_penalty(regularizer):
+    off = regularizer if isinstance(regularizer, NoRegularizer) else replace(regularizer, strength=0.0)
+    assert off.begin(RegularizerStart(nn.Module(), random_factors([(2, 3, 4)]))) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("regularizer", HOLDING)
 def test_at_the_anchor_there_is_no_penalty_and_no_pull(regularizer, dtype):
     factors = random_factors([(2, 30, 4), (2, 5, 6), (1, 5, 6)], dtype=dtype)
-    value = regularizer.begin(factors)()
+    value = penalty_of(regularizer, factors)
     assert value.item() == 0.0
-    for gradient in gradients(value, factors):
-        # The softmax's backward leaves the last bit of a double; a distance leaves nothing.
-        assert gradient.abs().max() <= (1e-15 if isinstance(regularizer, SoftmaxKL) else 0.0)
+    assert all(bool((gradient == 0.0).all()) for gradient in gradients(value, factors))
+
+
+@pytest.mark.parametrize("regularizer", [ORTHOGONAL, OVERLAP])
+def test_at_the_anchor_others_push(regularizer):
+    factors = random_factors([(2, 30, 4)])
+    value = penalty_of(regularizer, factors)
+    assert value > 0
+    assert gradients(value, factors)[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_earlier_adapters_read_is_compared_entry_by_entry(dtype):
+    (_, (a, b)), (_, (old, _)) = (next(iter(random_factors([(2, 30, 4)], seed, dtype).items())) for seed in (0, 1))
+    now, before = {"m": (a, b)}, {"m": (old.detach(), b.detach())}
+    value = penalty_of(OVERLAP, now, before)
+    products = [float(row.detach().double() @ other.detach().double()) for row in old for other in a]
+    assert value.item() == pytest.approx(2.0 * sum(map(abs, products)), rel=1e-12)
+    assert [gradient.abs().max() > 0 for gradient in gradients(value, now)] == [True, False]
 
 
 @pytest.mark.parametrize("regularizer", HOLDING)
 def test_a_factor_that_stayed_is_not_pulled_while_another_moves(regularizer):
-    factors = random_factors([(2, 5, 6), (2, 5, 6)])
-    penalty = regularizer.begin(factors)
-    with torch.no_grad():
-        factors["m1"][0].add_(torch.randn(2, 5))
-    found = gradients(penalty(), factors)
-    assert [bool(gradient.abs().max() > 1e-15) for gradient in found] == [False, False, True, False]
+    before = random_factors([(2, 5, 6), (2, 5, 6)])
+    now = {"m0": before["m0"], "m1": (moved(before)["m1"][0], before["m1"][1])}
+    found = [bool(gradient.abs().max() > 1e-15) for gradient in gradients(penalty_of(regularizer, now, before), now)]
+    together_with_a = regularizer.name == "rank_kl" or getattr(regularizer, "group", "factor") == "module"
+    assert found == [False, False, True, together_with_a]
 
 
 @pytest.mark.parametrize("regularizer", ALL)
 def test_the_gradient_is_that_of_finite_differences(regularizer):
-    factors = random_factors([(2, 3, 4), (1, 3, 4)])
-    penalty = regularizer.begin(factors)
-    move(factors)
-    flat = [factor for pair in factors.values() for factor in pair]
-    for factor, gradient in zip(flat, gradients(penalty(), factors), strict=True):
-        direction = torch.randn_like(factor)
+    before = random_factors([(2, 3, 4), (1, 3, 4)])
+    now = moved(before)
+    penalty = regularizer.begin(RegularizerStart(nn.Module(), now, (before,)))
+    members = [factor for pair in now.values() for factor in pair]
+    for factor, gradient in zip(members, gradients(penalty.value(Step()), now), strict=True):
+        direction = torch.randn(factor.shape, generator=torch.Generator().manual_seed(3), dtype=factor.dtype)
         values = []
         for step in (1e-6, -2e-6):
             with torch.no_grad():
                 factor.add_(step * direction)
-            values.append(penalty().item())
+            values.append(penalty.value(Step()).item())
         slope = (values[0] - values[1]) / 2e-6
         assert slope == pytest.approx((gradient * direction).sum().item(), rel=1e-5, abs=1e-8)
 
 
-@pytest.mark.parametrize("regularizer", ALL)
-def test_the_anchor_stays_where_the_stage_began(regularizer):
-    """A later stage begins anew at its own present values, and the earlier penalty keeps its own."""
-    factors = random_factors([(2, 3, 4)])
-    first = moved_penalty(regularizer, factors)
-    again = regularizer.begin(factors)()
-    if isinstance(regularizer, Orthogonal):
-        assert again.item() != first.item()
-    else:
-        assert again.item() == 0.0
-        assert first.item() > 0.0
-
-
-def test_a_config_chooses_by_name_and_refuses_what_makes_no_sense():
-    adapter = TypeAdapter(RegularizerPart)
-    chosen = adapter.validate_python({"name": "softmax_kl", "strength": 2, "reduction": "mean", "smoothing": 1e-8})
-    assert chosen == SoftmaxKL(2.0, "mean", 1e-8)
+def test_a_config_refuses_what_makes_no_sense():
     for wrong in (
-        {"name": "softmax_kl", "strength": -1, "reduction": "mean", "smoothing": 0},
-        {"name": "softmax_kl", "strength": float("inf"), "reduction": "mean", "smoothing": 0},
-        {"name": "softmax_kl", "strength": 1, "reduction": "median", "smoothing": 0},
-        {"name": "softmax_kl", "strength": 1, "reduction": "mean", "smoothing": 0, "weight": 1},
-        {"name": "kl", "strength": 1, "reduction": "mean"},
+        {"strength": -1.0},
+        {"strength": float("inf")},
+        {"reduction": "median"},
+        {"anchors": "first"},
+        {"scale": 2},
+        {"schedule": "cosine"},
+        {"group": "rank"},
+        {"smoothing": -1e-8},
+        {"weight": 1},
     ):
         with pytest.raises(ValidationError):
-            adapter.validate_python(wrong)
+            chosen("softmax_kl", **wrong)
 
 
 class GivenLogits(nn.Module):
@@ -196,14 +169,19 @@ def cross_entropy(document, arrays):
     return label_loss(model, batch, document["temperature"]) / len(at), model.logits
 
 
-def modules_of(document, arrays, stored):
-    """Factors that stand at a stored adapter, and the values to which they moved."""
+def modules_of(document, arrays):
+    """The current factors of all modules, and the stored ones, oldest first."""
     names = [f"m{n}" for n in range(len(document["shapes"]))]
-    anchors = {
-        name: tuple(torch.from_numpy(arrays[f"{name}__{side}prev"][stored]).double().requires_grad_() for side in "AB")
+    now = {
+        name: tuple(torch.from_numpy(arrays[f"{name}__{side}"]).double().requires_grad_() for side in "AB")
         for name in names
     }
-    return anchors, {name: [torch.from_numpy(arrays[f"{name}__{side}"]) for side in "AB"] for name in names}
+    count = document["shapes"][0][-1]
+    stored = [
+        {name: tuple(torch.from_numpy(arrays[f"{name}__{side}prev"][one]) for side in "AB") for name in names}
+        for one in range(count)
+    ]
+    return now, stored
 
 
 @pytest.mark.parametrize(
@@ -222,22 +200,15 @@ def test_what_is_minimised_is_the_golden_total(total_loss, option, parts):
     loss, logits = cross_entropy(document, arrays)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(expected["ce_over_temperature"], rel=1e-6)
-    count = document["shapes"][0][-1]
-    stored = [count - 1] if option.endswith("latest") else range(count)
+    now, stored = modules_of(document, arrays)
+    anchors = "latest" if option.endswith("latest") else "all"
     total, pull = 0.0, {}
-    for part in (replace(p, strength=document["weight"] / len(stored)) for p in parts):
-        for one in stored:
-            factors, moved = modules_of(document, arrays, one)
-            penalty = part.begin(factors)
-            with torch.no_grad():
-                for name, pair in factors.items():
-                    for factor, value in zip(pair, moved[name], strict=True):
-                        factor.copy_(value)
-            value = penalty()
-            total += value.item()
-            sides = [f"{name}__grad_{side}" for name in factors for side in "AB"]
-            for side, gradient in zip(sides, gradients(value, factors), strict=True):
-                pull[side] = pull.get(side, 0) + gradient.numpy()
+    for part in (replace(p, strength=document["weight"], anchors=anchors) for p in parts):
+        value = penalty_of(part, now, *stored)
+        total += value.item()
+        sides = [f"{name}__grad_{side}" for name in now for side in "AB"]
+        for side, gradient in zip(sides, gradients(value, now), strict=True):
+            pull[side] = pull.get(side, 0) + gradient.numpy()
     assert total == pytest.approx(document["weight"] * expected["mean_over_modules"], rel=1e-8)
     assert loss.item() + total == pytest.approx(expected["total"], rel=1e-6)
     loss.backward()

@@ -269,6 +269,73 @@ def test_packed_and_padded_agree_whoever_the_users_are(blocks, window, name):
         equal(loss_and_gradients(model, padded), loss_and_gradients(model, packed))
 
 
+# Weights
+
+
+@EACH
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(populations, st.sampled_from([0.5, 1.0, 3.0])), min_size=1, max_size=3), names)
+def test_every_label_has_the_weight_of_the_block_that_it_is_from(kind, blocks, name):
+    (layout, grouped), prompt = LAYOUTS[kind], PROMPTS[name]
+    every = [(examples(block_of(users), "train", 5), weight) for users, weight in blocks]
+    if sum(len(found) for found, _ in every):
+        batch = layout(prompt).batch(members(*(replace(grouped(found), weight=weight) for found, weight in every)))
+        weights = np.ones(len(batch.labels)) if batch.weights is None else batch.weights
+        found = Counter(zip(batch.labels.tolist(), weights.tolist(), strict=True))
+        expected = Counter()
+        for one, weight in every:
+            for item in one.target_items:
+                expected.update((token, weight) for token in (*prompt.answers[item].tolist(), prompt.end))
+        assert found == expected
+        assert (batch.weights is None) == all(weight == 1 for one, weight in every if len(one))
+        assert batch.mass == weights.sum()
+
+
+WEIGHTS = (0.25, 1.0, 3.0)
+TRAINED = pytest.mark.parametrize(("what", "tied"), [("weights", True), ("lora", False), ("llama new_rows", True)])
+
+
+def sources_of(kind):
+    """The training examples of three blocks as sequences."""
+    return [LAYOUTS[kind][1](examples(random_block(4, seed=seed, stage=seed), "train", 5)) for seed in (1, 2, 3)]
+
+
+@EACH
+@TRAINED
+def test_weights_multiply_losses_and_gradients(tmp_path, kind, what, tied):
+    model, prompt = begun(what, tied, "compact", tmp_path)
+    layout, sources = LAYOUTS[kind][0](prompt), sources_of(kind)
+    apart = [layout.batch(members(source)) for source in sources]
+    together = layout.batch(members(*(replace(s, weight=w) for s, w in zip(sources, WEIGHTS, strict=True))))
+
+    def by_hand(model, batches, temperature):
+        return sum(w * label_loss(model, b, temperature) for w, b in zip(WEIGHTS, batches, strict=True))
+
+    equal(loss_and_gradients(model, apart, by_hand), loss_and_gradients(model, together))
+
+
+@EACH
+def test_twice_the_weight_is_the_same_as_twice_the_examples(tmp_path, kind):
+    model, prompt = begun("lora", True, "instruct", tmp_path)
+    layout, (one, other, _) = LAYOUTS[kind][0](prompt), sources_of(kind)
+    twice = layout.batch(members(one, other, one))
+    heavy = layout.batch(members(replace(one, weight=2.0), other))
+    assert heavy.mass == twice.mass
+    equal(loss_and_gradients(model, twice), loss_and_gradients(model, heavy))
+
+
+@EACH
+def test_weight_one_changes_no_bit(tmp_path, kind):
+    model, prompt = begun("lora", True, "instruct", tmp_path)
+    plain, sources = LAYOUTS[kind][0](prompt), sources_of(kind)
+    batch = plain.batch(members(*sources))
+    assert batch.weights is None
+    ones = replace(batch, weights=np.ones(len(batch.labels), np.float32))
+    (loss, gradients), (same_loss, same) = (loss_and_gradients(model, b) for b in (batch, ones))
+    assert same_loss == pytest.approx(loss, rel=1e-6)
+    assert all(torch.equal(gradient, same[name]) for name, gradient in gradients.items())
+
+
 @pytest.mark.parametrize("name", ["compact", "instruct"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_by_blocks_the_loss_is_the_same(monkeypatch, name):

@@ -2,6 +2,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
+from methods.choosing import chosen
 from peft import LoraConfig, get_peft_model
+from populations import random_block
 from worlds import COMPACT, block_of, random_catalog, small_llama, vocabulary_of
 
 from peso_cli.backbones.prompts import render
@@ -19,15 +22,14 @@ from peso_cli.data.examples import examples
 from peso_cli.errors import RunError
 from peso_cli.methods.lora import lora_factors
 from peso_cli.methods.parts import RegularizerStart
-from peso_cli.methods.regularizers.l2 import L2
 from peso_cli.methods.regularizers.none import NoRegularizer
-from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.training import checkpoints, loop
 from peso_cli.training.checkpoints import copy_state, load_checkpoint
 from peso_cli.training.layouts import Packed
 from peso_cli.training.loop import Job, rate_factor, train, validation_loss
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import one_by_one, shared
+from peso_cli.training.steps import label_loss
 
 CATALOG = random_catalog(30, (3, 4, 5))
 VOCABULARY = vocabulary_of(CATALOG)
@@ -35,6 +37,7 @@ PROMPT = render(COMPACT, VOCABULARY, CATALOG)
 LAYOUT = Packed(PROMPT)
 RANDOM = np.random.default_rng(0)
 BLOCK = block_of({f"u{n}": ([], RANDOM.integers(0, 30, RANDOM.integers(4, 12)).tolist()) for n in range(12)})
+OTHER = shared(examples(random_block(9, seed=4), "train", 5))
 TRAIN, VALID = shared(examples(BLOCK, "train", 5)), one_by_one(examples(BLOCK, "valid", 5))
 SETTINGS = {
     "epochs": 2,
@@ -174,6 +177,37 @@ def test_a_step_over_several_batches_is_a_step_over_all_of_them(tmp_path):
     assert found[1][1] == [pytest.approx(norm, rel=1e-4)]
 
 
+def one_step(path, *sources):
+    """The loss and the gradient's norm of a single step over sources of training sequences."""
+    job = job_of(full_model(), path, epochs=1, accumulation=1000)
+    job = replace(job, train=Packer(sources, LAYOUT, 60))
+    assert len(job.train.plan(None)) > 3
+    train(job)
+    return [*job.log.of("loss"), *job.log.of("gradient_norm")]
+
+
+def test_a_step_takes_the_weighted_mean_of_its_labels(tmp_path):
+    weights = (0.25, 3.0)
+    found = one_step(tmp_path, *(replace(s, weight=w) for s, w in zip((TRAIN, OTHER), weights, strict=True)))
+    model, labels = full_model().train(), [4 * int(source.targets.sum()) for source in (TRAIN, OTHER)]
+    losses = [
+        label_loss(model, LAYOUT.batch([(source, row) for row in range(len(source))]), 1.0) for source in (TRAIN, OTHER)
+    ]
+    mean = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / np.dot(weights, labels)
+    mean.backward()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None))
+    assert found == [pytest.approx(mean.item(), rel=1e-5), pytest.approx(norm, rel=1e-4)]
+
+
+def test_twice_the_weight_is_twice_the_examples_and_one_weight_for_all_is_none(tmp_path):
+    twice = one_step(tmp_path, TRAIN, OTHER, TRAIN)
+    assert one_step(tmp_path, replace(TRAIN, weight=2.0), OTHER) == pytest.approx(twice, rel=1e-4)
+    plain = one_step(tmp_path, TRAIN, OTHER)
+    assert plain != pytest.approx(twice, rel=1e-3)
+    assert one_step(tmp_path, replace(TRAIN, weight=0.2), replace(OTHER, weight=0.2)) == pytest.approx(plain, rel=1e-4)
+    assert one_step(tmp_path, replace(TRAIN, weight=1.0), OTHER) == plain
+
+
 def test_every_label_is_met_once_in_an_epoch(tmp_path, monkeypatch):
     seen, original = [], loop.label_loss
 
@@ -242,7 +276,7 @@ def test_a_penalty_holds_the_factors_where_they_were(tmp_path):
     for strength in (0.0, 1e4):
         model = lora_model()
         before = copy_state(model)
-        job = job_of(model, tmp_path, epochs=3, regularizer=L2(strength, "sum", False), weight_decay=0.0)
+        job = job_of(model, tmp_path, epochs=3, regularizer=chosen("l2", strength=strength), weight_decay=0.0)
         train(job)
         moved.append(distance(model, before))
         assert bool(job.log.of("penalty")) == bool(strength)
@@ -250,7 +284,7 @@ def test_a_penalty_holds_the_factors_where_they_were(tmp_path):
 
 
 def test_the_penalty_is_told_apart_from_the_loss(tmp_path):
-    job = job_of(lora_model(), tmp_path, regularizer=SoftmaxKL(1e6, "sum", 0.0))
+    job = job_of(lora_model(), tmp_path, regularizer=chosen("softmax_kl", strength=1e6))
     progress = train(job)
     penalties = job.log.of("penalty")
     assert penalties[0] == 0
@@ -281,7 +315,7 @@ def snapshots(monkeypatch, folder):
 
 @pytest.mark.parametrize("build", [full_model, lora_model])
 def test_a_run_goes_on_from_any_checkpoint_as_if_never_stopped(tmp_path, monkeypatch, build):
-    regularizer = SoftmaxKL(1e5, "mean", 0.0) if build is lora_model else NoRegularizer()
+    regularizer = chosen("softmax_kl", strength=1e5, reduction="mean") if build is lora_model else NoRegularizer()
     changed = {"checkpoint_minutes": 0.0, "epochs": 3, "patience": 1, "regularizer": regularizer}
     with monkeypatch.context() as patch:
         kept = snapshots(patch, tmp_path)

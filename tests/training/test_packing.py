@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_a_plan_holds_every_sequence_once_within_the_budget(blocks, budget, kind
         batch = packer.batch(members)
         assert batch.tokens.size == packer.layout.size(np.array(lengths))
         assert batch.tokens.size <= budget or len(members) == 1
-        assert packer.label_count(members) == len(batch.labels) == len(batch.at)
+        assert batch.mass == len(batch.labels) == len(batch.at)
 
 
 @settings(max_examples=40, deadline=None)
@@ -88,6 +89,22 @@ def test_the_blocks_of_a_memory_mix(kind):
     packer = packer_of([random_block(40, 0), random_block(40, 1)], 200, kind)
     plan = packer.plan((0, 0))
     assert sum(len({source for source, _ in members}) == 2 for members in plan) > len(plan) / 2
+
+
+@EACH
+def test_a_batch_of_several_blocks_gives_each_label_the_weight_of_its_own(kind):
+    packer = packer_of([random_block(40, 0), random_block(40, 1)], 200, kind)
+    light, heavy = packer.sources
+    packer = replace(packer, sources=(replace(light, weight=0.25), heavy))
+    for members in packer.plan((0, 0)):
+        batch, answered = packer.batch(members), [0, 0]
+        for source, row in members:
+            answered[source] += 4 * int(packer.sources[source].targets[row])
+        assert batch.mass == 0.25 * answered[0] + answered[1]
+        if answered[0]:
+            assert [int((batch.weights == weight).sum()) for weight in (0.25, 1.0)] == answered
+        else:
+            assert batch.weights is None
 
 
 def test_little_is_padding_where_pools_are_large():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic.dataclasses import dataclass
 
 from peso_cli.methods.parts import STRICT, Portion
+from peso_cli.methods.weights import Decay, Weight, weight_of
 
 if TYPE_CHECKING:
     from peso_cli.data.examples import Examples
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, config=STRICT)
 class All:
-    """The data of every stage so far."""
+    """The data of every stage so far.
 
+    Attributes:
+        past_weight: factor on the loss of an example of the stage before.
+        decay: that factor shrinks so for every stage further back.
+    """
+
+    past_weight: Weight
+    decay: Decay
     name: Literal["all"] = "all"
 
     def stages(self, stage: int) -> tuple[int, ...]:
@@ -25,4 +33,6 @@ class All:
 
     def select(self, stage: int, examples: Callable[[int], Examples], seed: int) -> tuple[Portion, ...]:
         """Return all examples of those stages."""
-        return tuple(Portion(examples(s)) for s in self.stages(stage))
+        return tuple(
+            Portion(examples(s), weight_of(stage - s, self.past_weight, self.decay)) for s in self.stages(stage)
+        )

@@ -1,4 +1,4 @@
-"""Distance of each factor to its anchor."""
+"""Distance of vectors of factors to their anchors."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart
-from peso_cli.methods.settings import Reduction, Strength
+from peso_cli.methods.settings import AnchoredSettings, Group
 
 
 @dataclass(frozen=True, config=STRICT)
-class L2:
-    """Squared distance to the anchor, or the distance itself as in the released code (`unsquared`)."""
+class L2(AnchoredSettings):
+    """Sum over g of ||v^g - anchor^g||^2, or of the distances themselves as in the released code (`unsquared`).
 
-    strength: Strength
-    reduction: Reduction
+    Attributes:
+        group: what one vector v^g is; squares add up to the same in all groups.
+        unsquared: the distance, not its square.
+    """
+
+    group: Group
     unsquared: bool
     name: Literal["l2"] = "l2"
 
     def begin(self, start: RegularizerStart) -> Penalty | None:
-        """Anchor every factor at its present value."""
+        """Take the anchors."""
         from peso_cli.methods import distances
         from peso_cli.methods.anchored import anchored
 
-        distance = distances.plain_distance if self.unsquared else distances.squared_distance
-        return anchored(start, self.strength, self.reduction, distance, distance)
+        return anchored(self, start, self.group, distances.plain if self.unsquared else distances.squared)

@@ -7,20 +7,18 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart
-from peso_cli.methods.settings import Reduction, Strength
+from peso_cli.methods.settings import AnchoredSettings
 
 
 @dataclass(frozen=True, config=STRICT)
-class Orthogonal:
+class Orthogonal(AnchoredSettings):
     """Squares of A Aprev^T and of B^T Bprev: new directions are pushed away from the anchored ones."""
 
-    strength: Strength
-    reduction: Reduction
     name: Literal["orthogonal"] = "orthogonal"
 
     def begin(self, start: RegularizerStart) -> Penalty | None:
-        """Anchor every factor at its present value."""
-        from peso_cli.methods import distances
-        from peso_cli.methods.anchored import anchored
+        """Take the anchors."""
+        from peso_cli.methods import matrices
+        from peso_cli.methods.anchored import anchored_matrices
 
-        return anchored(start, self.strength, self.reduction, distances.orthogonality_a, distances.orthogonality_b)
+        return anchored_matrices(self, start, (matrices.orthogonality_a, matrices.orthogonality_b))

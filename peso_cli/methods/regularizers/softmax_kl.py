@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart
-from peso_cli.methods.settings import Reduction, Strength
+from peso_cli.methods.settings import AnchoredSettings, Group, Strength
 
 
 @dataclass(frozen=True, config=STRICT)
-class SoftmaxKL:
-    """PESO's proximal term (arXiv 2510.25093): strength x sum over factors of KL(softmax(v) || softmax(anchor)).
+class SoftmaxKL(AnchoredSettings):
+    """PESO's proximal term (arXiv 2510.25093): strength x sum over g of KL(softmax(v^g) || softmax(anchor^g)).
+
+    The released code averages KL(A) + KL(B) over modules: group `factor`, reduction `mean`.
 
     Attributes:
-        strength: the paper's lambda.
-        reduction: `sum` over factors as the paper writes it, or KL(A) + KL(B) averaged over modules (`mean`).
+        group: what one vector v^g is.
         smoothing: added to every probability before both are normalised: 1e-8 in the released code, 0 in the paper.
     """
 
-    strength: Strength
-    reduction: Reduction
+    group: Group
     smoothing: Strength
     name: Literal["softmax_kl"] = "softmax_kl"
 
     def begin(self, start: RegularizerStart) -> Penalty | None:
-        """Anchor every factor at its present value."""
-        from peso_cli.methods import distances
+        """Take the anchors."""
+        from peso_cli.methods import divergences
         from peso_cli.methods.anchored import anchored
 
-        smoothed = partial(distances.smoothed_softmax_kl, smoothing=self.smoothing)
-        compare = smoothed if self.smoothing else distances.softmax_kl
-        return anchored(start, self.strength, self.reduction, compare, compare)
+        smoothed = divergences.smoothed_softmax_kl(self.smoothing)
+        return anchored(self, start, self.group, smoothed if self.smoothing else divergences.softmax_kl)

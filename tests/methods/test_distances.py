@@ -1,0 +1,101 @@
+"""Distances of vectors to their anchors, against their definitions in more than float64."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from methods.choosing import chosen, gradients, moved, penalty_of, random_factors
+
+from peso_cli.methods import distances, divergences
+from peso_cli.methods.anchored import measured
+
+VECTORS = [
+    chosen(name, **changes)
+    for name, changes in (
+        ("softmax_kl", {}),
+        ("softmax_kl", {"smoothing": 1e-8}),
+        ("softmax_kl", {"group": "layer"}),
+        ("rank_kl", {}),
+        ("quadratic", {}),
+        ("l2", {}),
+        ("l2", {"unsquared": True}),
+    )
+]
+"""Those that are least at the anchor."""
+
+vectors = st.integers(2, 40).flatmap(
+    lambda n: st.tuples(*[st.lists(st.floats(-30, 30), min_size=n, max_size=n)] * 2).map(np.array)
+)
+
+
+def one(values):
+    """A vector as A of a module; its B is a number that doesn't move."""
+    return {"m": (torch.from_numpy(np.asarray(values, np.float64))[None], torch.zeros(1, 1, dtype=torch.float64))}
+
+
+def between(now, anchor, compare):
+    return measured(one(anchor), one(now), "factor", compare)[0].item()
+
+
+@settings(max_examples=60, deadline=None)
+@given(vectors)
+def test_the_kl_is_that_of_its_definition_and_never_negative(pair):
+    now, anchor = pair
+    p, q = (np.exp(x - x.max()) / np.exp(x - x.max()).sum() for x in pair)
+    found = between(now, anchor, divergences.softmax_kl)
+    assert found == pytest.approx(float((p * np.log(p / q)).sum()), rel=1e-9, abs=1e-12)
+    assert found >= -1e-14
+    p, q = ((x + 1e-3) / (1 + 1e-3 * len(x)) for x in (p, q))
+    found = between(now, anchor, divergences.smoothed_softmax_kl(1e-3))
+    assert found == pytest.approx(float((p * np.log(p / q)).sum()), rel=1e-9, abs=1e-12)
+    assert found >= 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(vectors)
+def test_the_other_distances_are_those_of_their_definition(pair):
+    now, anchor = pair
+    step = now - anchor
+    q = np.exp(anchor - anchor.max()) / np.exp(anchor - anchor.max()).sum()
+    curved = 0.5 * float(q @ (step - q @ step) ** 2)
+    assert between(now, anchor, distances.squared) == pytest.approx(float(step @ step), rel=1e-12, abs=0)
+    assert between(now, anchor, distances.plain) == pytest.approx(float(step @ step) ** 0.5, rel=1e-12, abs=0)
+    assert between(now, anchor, distances.quadratic) == pytest.approx(curved, rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-4.5, 1.0), st.floats(0, 2), st.sampled_from(VECTORS))
+def test_float32_factors_give_what_float64_gives(size, shift, regularizer):
+    """Steps of 3e-5 to 10 times the factors' own size, some of them with a part that all entries share."""
+    size = 0.05 * 10**size
+    anchor = random_factors([(4, 100, 70), (3, 20, 300)], dtype=torch.float32, size=0.05)
+    now = moved({name: tuple(f + shift * size for f in pair) for name, pair in anchor.items()}, size)
+    exact = {name: tuple(f.detach().double().requires_grad_() for f in pair) for name, pair in now.items()}
+    value, wanted = (penalty_of(regularizer, live, anchor) for live in (now, exact))
+    assert value.dtype == torch.float64
+    assert value.item() == pytest.approx(wanted.item(), rel=1e-6, abs=0)
+    for found, gradient in zip(gradients(value, now), gradients(wanted, exact), strict=True):
+        assert found.dtype == torch.float32
+        assert (found.double() - gradient).norm() <= 1e-6 * gradient.norm()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(3, 6), st.sampled_from(VECTORS), st.sampled_from([torch.float32, torch.float64]), st.booleans())
+def test_huge_entries_give_finite_penalties(size, regularizer, dtype, only_now):
+    now = random_factors([(2, 30, 4), (1, 5, 6)], 0, dtype, 10**size)
+    anchor = random_factors([(2, 30, 4), (1, 5, 6)], 1, dtype, 0.05 if only_now else 10**size)
+    value = penalty_of(regularizer, now, anchor)
+    assert torch.isfinite(value)
+    assert value >= 0
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(value, now))
+
+
+def test_a_formula_alone_makes_a_distance():
+    """As many operations as a formula needs, differentiated automatically: the same as the closed form."""
+    by_formula = distances.differentiated(lambda now, anchor: (now - anchor).square().sum(1))
+    anchor = random_factors([(2, 30, 4), (3, 5, 6), (2, 30, 4)])
+    now = moved(anchor)
+    for group in ("factor", "module", "layer", "rank"):
+        found = measured(anchor, now, group, by_formula)
+        assert torch.allclose(found, measured(anchor, now, group, distances.squared), rtol=1e-12)
