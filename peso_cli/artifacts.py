@@ -96,6 +96,12 @@ class Artifact:
     def _part(self, name: str) -> Path | None:
         return self.folder / name if (self.folder / name).is_dir() else None
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of what the stage learnt: adapter, weights, and what its method keeps for the stages to come."""
+        learnt = (self.folder / name for name in (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE))
+        return sum(file.stat().st_size for path in learnt for file in _files_of(path))
+
     def lineage(self) -> dict[str, Any]:
         """Return lineage.json.
 
@@ -175,9 +181,13 @@ class Artifact:
     def _files(self) -> list[Path]:
         found: list[Path] = []
         for name in _CHECKED:
-            path = self.folder / name
-            found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+            found += _files_of(self.folder / name)
         return found
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the files under a folder, or a file itself; none where there is neither."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
 
 
 _MEND = "move the stage's folder away to train it anew"

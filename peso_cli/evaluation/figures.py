@@ -52,6 +52,7 @@ def score_own_stage(
     metrics = _empty(stage, run.config)
     _add(metrics, scored)
     metrics["training"] = _training(progress)
+    metrics["stored_bytes"] = artifact.stored_bytes
     metrics["seconds"] = {"train": round(seconds, 1), "evaluate": round(time.monotonic() - begun, 1)}
     write_json(artifact.folder / "metrics.json", metrics)
     record.result(stage, flat_figures(metrics["evaluated"][str(stage)]["test"]))
@@ -145,6 +146,7 @@ def _training(progress: Progress | None) -> dict[str, Any] | None:
         "steps": progress.step,
         "best_epoch": progress.best_epoch,
         "best_validation_loss": progress.best_loss,
+        "trained_parameters": progress.trained_parameters,
         "history": progress.history,
     }
 

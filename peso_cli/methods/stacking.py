@@ -59,7 +59,7 @@ class _Magnitudes(nn.Module):
 
 
 def normalised(factors: Factors, smoothing: float = 0.0, times: float = 1.0) -> Factors:
-    """Return each factor divided by its own Frobenius norm, in float64; a factor of zeros stays one.
+    """Return each factor divided by its own Frobenius norm, in float64; zeros stay zeros.
 
     Args:
         factors: A and B by module.

@@ -79,6 +79,7 @@ class Progress:
         best_epoch: the number of epochs after which it was seen (0: before any training).
         history: one row per epoch, row 0 before any training.
         log_position: bytes of the log that belong to the steps done.
+        trained_parameters: how many numbers train.
     """
 
     epoch: int = 0
@@ -89,6 +90,7 @@ class Progress:
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     log_position: int = 0
+    trained_parameters: int = 0
 
 
 class _Run:
@@ -102,7 +104,8 @@ class _Run:
         )
         per_epoch = math.ceil(len(job.train.plan((job.seed, 0))) / self.trainer.accumulation)
         self.steps = self.job.epochs * per_epoch
-        self.progress, self.best = Progress(), checkpoints.copy_state(job.model)
+        self.progress = Progress(trained_parameters=sum(p.numel() for p in self.parameters))
+        self.best = checkpoints.copy_state(job.model)
         self.saved = time.monotonic()
         if job.resume is not None:
             self._restore(job.resume)
