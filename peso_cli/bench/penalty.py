@@ -15,7 +15,10 @@ from peso_cli.bench.measure import side_by_side
 from peso_cli.methods.lora import lora_factors
 from peso_cli.methods.parts import Factors, Regularizer, RegularizerStart, Step
 from peso_cli.methods.regularizers.l2 import L2
+from peso_cli.methods.regularizers.o_lora import OLoRA
 from peso_cli.methods.regularizers.orthogonal import Orthogonal
+from peso_cli.methods.regularizers.quadratic import Quadratic
+from peso_cli.methods.regularizers.rank_kl import RankKL
 from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
 from peso_cli.stages import Display
 from peso_cli.training.layouts import Packed
@@ -25,13 +28,24 @@ from peso_cli.training.steps import add_penalty, label_loss
 
 Document = dict[str, Any]
 
-_REGULARIZERS: dict[str, Regularizer] = {
-    "softmax_kl": SoftmaxKL(1.0, "mean", 0.0),
-    "l2": L2(1.0, "mean", False),
-    "orthogonal": Orthogonal(1.0, "mean"),
-}
 _STEPS = (1e-4, 1e-2, 1.0)
 """How far, relative to its own entries, a factor is moved when the exactness of its penalty is looked at."""
+
+
+def _regularizers() -> dict[str, Regularizer]:
+    """Return all that hold factors to earlier ones, by the names of their rows."""
+    shared: Document = {"strength": 1.0, "reduction": "mean", "anchors": "latest", "scale": "published"}
+    shared["schedule"] = "constant"
+    return {
+        "softmax_kl": SoftmaxKL(**shared, group="factor", smoothing=0.0),
+        "softmax_kl, layers": SoftmaxKL(**shared, group="layer", smoothing=0.0),
+        "softmax_kl, smoothed": SoftmaxKL(**shared, group="factor", smoothing=1e-8),
+        "rank_kl": RankKL(**shared),
+        "quadratic": Quadratic(**shared, group="factor"),
+        "l2": L2(**shared, group="factor", unsquared=False),
+        "orthogonal": Orthogonal(**shared),
+        "o_lora": OLoRA(**shared),
+    }
 
 
 def bench_penalty(case: Case, repeats: int, display: Display) -> Document:
@@ -47,7 +61,10 @@ def bench_penalty(case: Case, repeats: int, display: Display) -> Document:
     factors = lora_factors(model)
     flat = [factor for pair in factors.values() for factor in pair]
     anchors = [factor.detach().clone() for factor in flat]
-    penalties = {name: regularizer.begin(RegularizerStart(model, factors)) for name, regularizer in _REGULARIZERS.items()}
+    regularizers = _regularizers()
+    penalties = {
+        name: regularizer.begin(RegularizerStart(model, factors)) for name, regularizer in regularizers.items()
+    }
     _move(flat, anchors, 1e-2)
     step = _training_step(case, model)
     step()
@@ -76,7 +93,7 @@ def bench_penalty(case: Case, repeats: int, display: Display) -> Document:
             }
             for n, t in times.items()
         },
-        "softmax_kl_error": {str(size): _error(flat, anchors, size) for size in _STEPS},
+        "softmax_kl_error": {str(size): _error(regularizers["softmax_kl"], factors, anchors, size) for size in _STEPS},
     }
 
 
@@ -115,19 +132,20 @@ def _module_by_module(factors: Factors, anchors: list[Tensor]) -> None:
             total += float(divergence.detach())
 
 
-def _error(factors: list[Tensor], anchors: list[Tensor], size: float) -> Document:
+def _error(regularizer: Regularizer, factors: Factors, anchors: list[Tensor], size: float) -> Document:
     """Return how far value and gradient are from those of the definition in more than float64, relative."""
-    _move(factors, anchors, 0.0)
-    penalty = SoftmaxKL(1.0, "sum", 0.0).begin(RegularizerStart(nn.Module(), {str(i): (f, f) for i, f in enumerate(factors)}))
+    flat = [factor for pair in factors.values() for factor in pair]
+    _move(flat, anchors, 0.0)
+    penalty = regularizer.begin(RegularizerStart(nn.Module(), factors))
     assert penalty is not None
-    _move(factors, anchors, size)
-    value = penalty.value(Step())
-    gradients = torch.autograd.grad(value, factors)
+    _move(flat, anchors, size)
+    value = len(factors) * penalty.value(Step())
+    gradients = torch.autograd.grad(value, flat)
     exact_value, exact_gradients = np.longdouble(0), []
-    for factor, anchor in zip(factors, anchors, strict=True):
+    for factor, anchor in zip(flat, anchors, strict=True):
         divergence, gradient = _exact(factor.detach().cpu().numpy(), anchor.cpu().numpy())
-        exact_value += 2 * divergence
-        exact_gradients.append(torch.from_numpy(2 * gradient))
+        exact_value += divergence
+        exact_gradients.append(torch.from_numpy(gradient))
     mine = torch.cat([g.double().cpu().flatten() for g in gradients])
     exact = torch.cat(exact_gradients)
     return {

@@ -97,7 +97,7 @@ class SampleLoss:
                 return answers(tokens, at), None
             with forward_ad.dual_level():
                 moving = functional_call(answers, self._along(answers, vector), (tokens, at))
-                logits, along = forward_ad.unpack_dual(moving)
+                logits, along = forward_ad.unpack_dual(moving)  # type: ignore[no-untyped-call]
                 return logits, torch.zeros_like(logits) if along is None else along.detach().clone()
 
     def _along(self, answers: nn.Module, vector: Tensor) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class SampleLoss:
         names = {id(parameter): name for name, parameter in answers.named_parameters()}
         parts = torch.split(vector, [factor.numel() for factor in self.factors])
         return {
-            names[id(factor)]: forward_ad.make_dual(factor, part.view_as(factor))
+            names[id(factor)]: forward_ad.make_dual(factor, part.view_as(factor))  # type: ignore[no-untyped-call]
             for factor, part in zip(self.factors, parts, strict=True)
         }
 

@@ -24,7 +24,7 @@ _TOLERANCE = 1e-2
 """Residual of a direction as a share of its support; the support itself is exact to about the square of that."""
 
 _PRODUCTS = 8
-"""Most products for each direction asked for."""
+"""Most products for each direction asked for, and for four more."""
 
 
 def inspect_stage(run: Run, stage: int, examples: int, directions: int, tick: Tick) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _support(
     generator = torch.Generator().manual_seed(stage_seed(run.config.seed, stage))
     start = metric.seen(torch.randn(len(moved), generator=generator).to(moved))
     found = strongest(
-        curvature, start, count, _TOLERANCE, _PRODUCTS * count, lambda done, all_: tick(done, all_, "products")
+        curvature, start, count, _TOLERANCE, _PRODUCTS * (count + 4), lambda done, all_: tick(done, all_, "products")
     )
     length = float(moved.double().square().sum())
     rows = shares(found, moved, metric.gradient(loss.gradient()), pull)
@@ -77,6 +77,7 @@ def _support(
         "dimensions": metric.dimensions,
         "products": found.products,
         "largest_residual": float((found.residuals / found.support).max()) if rows else None,
+        "support_of_random_direction": found.typical,
         "support_of_movement": float(moved.double() @ curvature(moved).double()) / length if length else None,
         "directions": rows,
         **summary(rows, moved, metric.dimensions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,9 @@ from peso_cli.methods.parts import Factors, Regularizer, RegularizerStart, Step
 from peso_cli.methods.settings import AnchoredSettings
 
 Pair = tuple[Tensor, Tensor]
+
+_DIGITS = 10
+"""Decimals of an angle in degrees; what lies behind them is rounding, so that equal spaces have angles of 0."""
 
 
 def movement(before: Factors, after: Factors, regularizer: Regularizer, past: Sequence[Factors] = ()) -> dict[str, Any]:
@@ -94,8 +98,7 @@ def _angle(old: float, new: float, apart: float) -> float | None:
         return None
     near = max(0.0, (apart - (new - old)) * (apart + (new - old)))
     far = max(0.0, (new + old - apart) * (new + old + apart))
-    half = torch.atan2(torch.tensor(near).double().sqrt(), torch.tensor(far).double().sqrt())
-    return float(torch.rad2deg(2 * half))
+    return math.degrees(2 * math.atan2(math.sqrt(near), math.sqrt(far)))
 
 
 def principal_angles(before: Tensor, after: Tensor) -> list[float]:
@@ -109,14 +112,15 @@ def principal_angles(before: Tensor, after: Tensor) -> list[float]:
     inner = large.mT @ small
     cosines, sines = torch.linalg.svdvals(inner), torch.linalg.svdvals(small - large @ inner).flip(0)
     angles: list[float] = torch.rad2deg(torch.atan2(sines, cosines)).tolist()
-    return angles
+    return [round(angle, _DIGITS) for angle in angles]
 
 
 def _span(matrix: Tensor) -> Tensor:
     """Return an orthonormal basis of the column space, of the matrix's numerical rank."""
     left, sizes, _ = torch.linalg.svd(matrix, full_matrices=False)
     least = float(sizes[0]) * max(matrix.shape) * torch.finfo(torch.float32).eps  # factors are float32
-    return left[:, sizes > least]
+    spanning: Tensor = left[:, sizes > least]
+    return spanning
 
 
 def _penalties(
@@ -145,7 +149,7 @@ def _penalty(before: Factors, after: Factors, past: Sequence[Factors], regulariz
 
 def _total(modules: list[dict[str, Any]]) -> dict[str, Any]:
     def length(part: str, figure: str) -> float:
-        return float(torch.tensor([m[part][figure] for m in modules]).double().norm())
+        return math.hypot(*(m[part][figure] for m in modules))
 
     norms = {part: _norms(length(part, "norm_before"), length(part, "moved")) for part in ("A", "B", "BA")}
     for part in ("A", "B"):

@@ -84,11 +84,14 @@ def _rows(axes: Axes, modules: Sequence[str]) -> None:
 
 
 def _spectrum(document: Document, axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     support = [row["support"] for row in document["support"]["directions"]]
     axes.plot(range(1, len(support) + 1), support, "o-", label="data support")
     if document["support"]["pull"]:
         axes.axhline(document["support"]["pull"], color="grey", linestyle="--", label="pull of the penalty (lambda)")
     axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("direction, strongest first")
     axes.set_ylabel("data support rho")
     axes.legend(frameon=False)

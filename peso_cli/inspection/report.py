@@ -9,6 +9,9 @@ from rich.table import Table
 
 Document = Mapping[str, Any]
 
+_ROUGH = 0.05
+"""Residual of a direction, as a share of its support, above which people are told."""
+
 
 def report(document: Document) -> list[Table | str]:
     """Return what to print: how each module moved, and what the directions of strongest support say."""
@@ -68,6 +71,10 @@ def _directions(document: Document) -> Table:
 
 def _sentences(support: Document) -> list[str]:
     lines = []
+    if (support["largest_residual"] or 0) > _ROUGH:
+        lines.append(
+            f"The weakest of these directions are rough ones after {support['products']} products; ask for fewer."
+        )
     if support["followed"] is not None:
         line = f"Together these directions were followed by {support['followed']:.2f} of what the loss alone asks"
         predicted = support["predicted"]
@@ -77,10 +84,20 @@ def _sentences(support: Document) -> list[str]:
     if support["share_of_movement"] is not None:
         ratio = support["moved_per_direction"] / support["moved_per_random_direction"]
         lines.append(
-            f"They hold {support['share_of_movement']:.2%} of the movement: {ratio:.1f} times what as many random "
-            f"directions of {support['dimensions']:,} hold, each."
+            f"They hold {support['share_of_movement']:.2%} of the movement: along each the adapter moved {ratio:.1f} "
+            f"times as far as along a random one of all {support['dimensions']:,} directions."
         )
-    return lines
+    return [*lines, *_typical(support)]
+
+
+def _typical(support: Document) -> list[str]:
+    """Say how well the data support the movement as a whole, beside a direction drawn at random."""
+    random, moved, pull = (support[name] for name in ("support_of_random_direction", "support_of_movement", "pull"))
+    if moved is None:
+        return []
+    line = f"A random direction has support {_number(random)}"
+    line += f" (predicted to be followed by {random / (random + pull):.2f})" if pull else ""
+    return [f"{line}; the movement as a whole has {_number(moved)}."]
 
 
 def _number(value: float | None) -> str:

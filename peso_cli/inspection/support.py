@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
@@ -70,12 +71,14 @@ class Directions:
         support: (k,) rho, descending, in float64.
         vectors: (k, n) unit vectors, orthogonal to one another.
         residuals: (k,) norms of K u - rho u: how exact they are.
+        typical: support of the random vector that the search started from, in expectation the mean over all directions.
         products: how many products it took.
     """
 
     support: Tensor
     vectors: Tensor
     residuals: Tensor
+    typical: float
     products: int
 
 
@@ -135,7 +138,7 @@ def strongest(
             break
     kept = int((values[:count] > _NOTHING * values[0]).sum())
     found = vectors[:, :kept].mT.to(start) @ space.basis[:done]
-    return Directions(values[:kept], found, residuals[:kept], done)
+    return Directions(values[:kept], found, residuals[:kept], space.diagonal[0], done)
 
 
 def shares(directions: Directions, moved: Tensor, gradient: Tensor, pull: float | None) -> list[dict[str, Any]]:
@@ -192,19 +195,19 @@ def _weighted(rows: Sequence[dict[str, Any]], name: str) -> float | None:
     promised: list[float] = [row["support"] * row["newton"] ** 2 for row in rows]
     if not sum(promised) or any(row[name] is None for row in rows):
         return None
-    return sum(weight * row[name] for weight, row in zip(promised, rows, strict=True)) / sum(promised)
+    found: list[float] = [row[name] for row in rows]
+    return sum(weight * share for weight, share in zip(promised, found, strict=True)) / sum(promised)
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
     """Return the rank correlation of two sequences, equal values at their mean rank; None where one is constant."""
-    ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (one, other)]
-    if len(one) < 2 or any(np.ptp(r) == 0 for r in ranks):
+    if min(len(set(one)), len(set(other))) < 2:
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    x, y = (_ranks(np.asarray(values, dtype=np.float64)) for values in (one, other))
+    return float(np.corrcoef(x, y)[0, 1])
 
 
-def _ranks(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     order = np.sort(values)
-    ranks: np.ndarray[Any, np.dtype[np.float64]]
-    ranks = (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / 2
+    ranks: NDArray[np.float64] = (np.searchsorted(order, values, "left") + np.searchsorted(order, values, "right")) / 2
     return ranks

@@ -29,7 +29,7 @@ def softmax_kl(vectors: Vectors, anchor: Tensor) -> Distance:
     equal sums are subtracted only if nearly all of a step is one number for all entries.
     """
     q = vectors.log_softmax(anchor).exp().to(anchor.dtype)
-    d, product, series = (torch.empty_like(anchor) for _ in range(3))
+    d, series = torch.empty_like(anchor), torch.empty_like(anchor)
 
     def distance(now: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         torch.sub(now, anchor, out=d)
@@ -37,11 +37,10 @@ def softmax_kl(vectors: Vectors, anchor: Tensor) -> Distance:
         terms = _terms(max(-float(low), float(high)))
         if now.dtype == torch.float64 or terms is None:
             return _exact_kl(vectors, now, anchor, weights)
-        torch.mul(q, d, out=product)
-        _beyond_linear(d, terms, out=series).mul_(d)  # (exp(d) - 1) / d - 1
-        grown = torch.addcmul(product, product, series)  # q (exp(d) - 1)
-        s = vectors.sum(grown)
-        g = vectors.sum(torch.addcmul(series.mul_(product), grown, d, value=-1, out=series)).neg_()
+        grown = q * d
+        _beyond_linear(d, terms, out=series).mul_(d).mul_(grown)  # q (exp(d) - 1 - d)
+        s = vectors.sum(grown.add_(series))  # q (exp(d) - 1)
+        g = vectors.sum(series.addcmul_(grown, d, value=-1)).neg_()
         if bool((s * s > 1.6 * g).any()):
             return _exact_kl(vectors, now, anchor, weights)
         value = (g - s * s) / (1 + s) + (s - s.log1p())
@@ -70,7 +69,8 @@ def _beyond_linear(d: Tensor, terms: int, out: Tensor) -> Tensor:
 def _exact_kl(vectors: Vectors, now: Tensor, anchor: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the same in float64, for steps of any size."""
     q = vectors.log_softmax(anchor).exp_()
-    d, change, log_growth = _moved(vectors, now, anchor, q)
+    d, change = torch.empty_like(q), torch.empty_like(q)
+    log_growth = _move(vectors, now, anchor, q, d, change)
     mean = vectors.sum(change * d)
     gradient = change.add_(q).mul_(d.sub_(vectors.spread(mean, d))).mul_(vectors.spread(weights, d))
     return mean - log_growth, gradient.to(now.dtype)
@@ -80,43 +80,51 @@ def smoothed_softmax_kl(smoothing: float) -> Compare:
     """Return the same with `smoothing` added to every probability of both, before they are normalised again.
 
     With q = softmax(anchor), p = softmax(v) and r = (p - q) / (q + smoothing), it is the sum over n entries of
-    (q + smoothing) ((1 + r) log(1 + r) - r) / (1 + n smoothing).
+    (q + smoothing) ((1 + r) log(1 + r) - r) / (1 + n smoothing), here in float64 throughout.
     """
 
     def compare(vectors: Vectors, anchor: Tensor) -> Distance:
         total = 1 + smoothing * vectors.lengths
         q = vectors.log_softmax(anchor).exp_()
+        smooth = q + smoothing
+        # Kept from step to step: memory newly taken for each costs more than the arithmetic.
+        d, p, r, logarithm = (torch.empty_like(q) for _ in range(4))
 
         def distance(now: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-            scratch, p, _ = _moved(vectors, now, anchor, q)
-            ratio = p / torch.add(q, smoothing, out=scratch)
+            _move(vectors, now, anchor, q, d, p)
+            torch.log1p(torch.div(p, smooth, out=r), out=logarithm)
+            terms = torch.mul(r, logarithm, out=d).sub_(r.sub_(logarithm))
+            penalties = vectors.sum(terms.mul_(smooth)) / total
             p.add_(q)
-            logarithm = ratio.log1p()
-            penalties = vectors.sum(torch.addcmul(logarithm, ratio, logarithm).sub_(ratio).mul_(scratch)) / total
-            logarithm -= vectors.spread(vectors.sum(torch.mul(p, logarithm, out=scratch)), p)
-            return penalties, p.mul_(logarithm).mul_(vectors.spread(weights / total, p)).to(now.dtype)
+            logarithm.sub_(vectors.spread(vectors.sum(torch.mul(p, logarithm, out=d)), d))
+            gradient = torch.mul(p, logarithm, out=d).mul_(vectors.spread(weights / total, d))
+            return penalties, gradient.to(now.dtype, copy=True)
 
         return distance
 
     return compare
 
 
-def _moved(vectors: Vectors, now: Tensor, anchor: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a step does to the softmax, in float64 and without subtracting nearly equal sums.
+def _move(vectors: Vectors, now: Tensor, anchor: Tensor, q: Tensor, d: Tensor, change: Tensor) -> Tensor:
+    """Find what a step does to the softmax, in float64 and without subtracting nearly equal sums.
 
     Args:
         vectors: the layout of `now` and `anchor`.
+        now: the current values; `anchor`: those before.
         q: softmax(anchor).
+        d: where the step goes, less its mean under q.
+        change: where softmax(now) - q goes.
 
     Returns:
-        The step d less its mean under q, softmax(now) - q, and each vector's log sum q exp(d).
+        (vectors,) log sum q exp(d), the smaller the step.
     """
-    d = now.to(q.dtype, copy=True).sub_(anchor)
-    d.sub_(vectors.spread(vectors.sum(q * d), d))
+    d.copy_(now).sub_(anchor)
+    d.sub_(vectors.spread(vectors.sum(torch.mul(q, d, out=change)), d))
     if float(d.amax()) > _FAR:
-        log_p = vectors.log_softmax(anchor).add_(d)
-        log_growth = vectors.log_sum_exp(log_p)
-        return d, log_p.sub_(vectors.spread(log_growth, d)).exp_().sub_(q), log_growth
-    grown = torch.expm1(d).mul_(q)
-    s = vectors.sum(grown)
-    return d, grown.addcmul_(q, vectors.spread(s, d), value=-1).mul_(vectors.spread(1 / (1 + s), d)), s.log1p()
+        change.copy_(vectors.log_softmax(anchor)).add_(d)
+        log_growth = vectors.log_sum_exp(change)
+        change.sub_(vectors.spread(log_growth, d)).exp_().sub_(q)
+        return log_growth
+    s = vectors.sum(torch.expm1(d, out=change).mul_(q))
+    change.addcmul_(q, vectors.spread(s, d), value=-1).mul_(vectors.spread(1 / (1 + s), d))
+    return s.log1p()

@@ -20,6 +20,9 @@ from peso_cli.methods.settings import Group
 WIDTH = 256
 """Numbers in a row."""
 
+Grouping = Group | Literal["rank", "a"]
+"""`rank`: a row of A and the column of B that it works with; `a`: each A by itself, B not at all."""
+
 Place = tuple[torch.Size, tuple[int, int], int]
 """A factor's shape, and its strides and offset within the block."""
 
@@ -29,7 +32,7 @@ class Vectors:
     """Where the numbers of factors lie as vectors.
 
     Attributes:
-        places: of the factors A, B of the first module, A, B of the second, and so on.
+        places: of each factor, in the order of `members_of`.
         of_row: (rows,) the vector that a row belongs to.
         lengths: (vectors,) their numbers of entries, in float64.
         filled: (rows, WIDTH) whether an entry belongs to a factor.
@@ -86,12 +89,17 @@ def _taken(rows: Tensor, count: int, length: int, block: Tensor) -> Tensor:
     return block[rows].view(count, -1)[:, :length]
 
 
-def vectors_of(factors: Factors, group: Group | Literal["rank"]) -> Vectors:
-    """Lay out factors, each group one behind the other.
+def members_of(factors: Factors, group: Grouping) -> list[Tensor]:
+    """Return the factors that vectors are made of: A, B of the first module, A, B of the second, and so on."""
+    return [factor for pair in factors.values() for factor in (pair[:1] if group == "a" else pair)]
+
+
+def vectors_of(factors: Factors, group: Grouping) -> Vectors:
+    """Lay out factors, those of a vector one behind the other.
 
     Args:
         factors: A and B by module.
-        group: what one vector is; `rank`: a row of A and the column of B that it works with.
+        group: what one vector is.
     """
     if group == "rank":
         sizes, places = _by_rank(factors)
@@ -106,12 +114,12 @@ def vectors_of(factors: Factors, group: Group | Literal["rank"]) -> Vectors:
     return Vectors(places, of_row.to(device), lengths.double().to(device), filled.to(device))
 
 
-def _by_group(factors: Factors, group: Group) -> tuple[list[int], list[Place]]:
+def _by_group(factors: Factors, group: Group | Literal["a"]) -> tuple[list[int], list[Place]]:
     sizes: dict[str, int] = {}
     inside = []
     for module, pair in factors.items():
-        for letter, factor in zip("AB", pair, strict=True):
-            key = {"factor": f"{module}.{letter}", "module": module, "layer": _layer(module)}[group]
+        for letter, factor in zip("AB", members_of({module: pair}, group), strict=False):
+            key = {"module": module, "layer": _layer(module)}.get(group, f"{module}.{letter}")
             inside.append((key, sizes.get(key, 0), factor.shape))
             sizes[key] = sizes.get(key, 0) + factor.numel()
     starts, end = {}, 0

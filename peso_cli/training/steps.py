@@ -62,8 +62,8 @@ def add_penalty(penalty: Penalty, parameters: Sequence[Tensor], step: Step) -> P
     found = torch.autograd.grad(value, parameters, allow_unused=True)
     held = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
     pull = Pull(float(value.detach()), norm(gradient for _, gradient in held), norm(p.grad for p, _ in held))
-    for parameter, gradient in held:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    torch._foreach_add_([p.grad for p, _ in held], [gradient for _, gradient in held])
+    before = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in held]
+    torch._foreach_add_(before, [gradient for _, gradient in held])
+    for (parameter, _), gradient in zip(held, before, strict=True):
+        parameter.grad = gradient
     return pull

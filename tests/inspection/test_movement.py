@@ -58,7 +58,9 @@ def test_the_angle_between_products_is_that_of_dense_matrices(step):
 
 def test_principal_angles_of_known_spaces():
     e = torch.eye(6).double()
-    assert principal_angles(e[:, :2], e[:, :2] @ torch.tensor([[1.0, 5.0], [0.0, 2.0]]).double()) == pytest.approx([0, 0])
+    assert principal_angles(e[:, :2], e[:, :2] @ torch.tensor([[1.0, 5.0], [0.0, 2.0]]).double()) == pytest.approx(
+        [0, 0]
+    )
     assert principal_angles(e[:, :2], e[:, 2:4]) == pytest.approx([90, 90])
     for angle in (1e-7, 30.0, 89.9999999):
         turned = np.cos(np.radians(angle)) * e[:, 1] + np.sin(np.radians(angle)) * e[:, 2]
@@ -98,7 +100,9 @@ def test_each_modules_penalty_is_its_part_of_the_whole(reduction, schedule):
         assert figures["penalty"] == pytest.approx(3.0 * squares / (2 if reduction == "mean" else 1), rel=1e-6)
     kl = movement(before, after, SoftmaxKL(strength=3.0, group="module", smoothing=0.0, **shared))
     for found in (l2, kl):
-        assert found["total"]["penalty"] == pytest.approx(sum(m["penalty"] for m in found["modules"].values()), rel=1e-6)
+        assert found["total"]["penalty"] == pytest.approx(
+            sum(m["penalty"] for m in found["modules"].values()), rel=1e-6
+        )
 
 
 def test_penalties_that_are_not_of_modules_are_left_out():

@@ -38,6 +38,7 @@ def test_directions_without_support_are_left_out():
     matrix = positive(25, 3, rank=4)
     found = strongest(lambda v: matrix @ v, start_of(25), 8, 1e-10, 64, idle)
     assert len(found.support) == 4
+    assert found.typical == pytest.approx(float(start_of(25) @ matrix @ start_of(25) / start_of(25).square().sum()))
     assert found.products <= 6
 
 

@@ -55,9 +55,9 @@ def test_where_no_stage_left_factors_the_present_ones_are_the_anchor(name, ancho
 def test_a_stage_that_left_other_factors_is_refused(name, anchors):
     now, other = random_factors(SHAPES), random_factors([*SHAPES[:2], (4, 30, 40)])
     start = RegularizerStart(nn.Module(), now, (now, {"m0": now["m0"]}))
-    with pytest.raises(InputError, match=r"^the adapter that earlier stage 2 left .* for m1; .*backbone.lora$"):
+    with pytest.raises(InputError, match=r"^the adapter of an earlier stage \(2 of 2\) .* for m1; .*backbone.lora$"):
         chosen(name, anchors=anchors).begin(start)
-    with pytest.raises(InputError, match=r"^the adapter that earlier stage 1 left .* for m2; "):
+    with pytest.raises(InputError, match=r"^the adapter of an earlier stage \(1 of 1\) .* for m2; "):
         chosen(name, anchors=anchors).begin(RegularizerStart(nn.Module(), now, (other,)))
 
 
@@ -208,3 +208,11 @@ def test_a_distance_made_once_measures_again_and_again():
     for size in (0.0, 1.0, 2.0):
         found, _ = distance(anchor + size * vectors.filled, torch.ones_like(vectors.lengths))
         assert torch.allclose(found, size**2 * vectors.lengths)
+
+
+def test_the_order_of_an_earlier_stages_modules_does_not_matter():
+    now = random_factors([(2, 3, 4), (2, 5, 6)])
+    past = moved(now)
+    turned = dict(reversed(past.items()))
+    for name in ("softmax_kl", "l2", "orthogonal", "rank_kl", "quadratic"):
+        assert penalty_of(chosen(name), now, turned).item() == penalty_of(chosen(name), now, past).item()

@@ -22,6 +22,6 @@ class OLoRA(AnchoredSettings):
     def begin(self, start: RegularizerStart) -> Penalty | None:
         """Take the anchors."""
         from peso_cli.methods import matrices
-        from peso_cli.methods.anchored import anchored_matrices
+        from peso_cli.methods.anchored import anchored
 
-        return anchored_matrices(self, start, (matrices.overlap_a, None))
+        return anchored(self, start, "a", matrices.matrixwise(matrices.entries_of_a))

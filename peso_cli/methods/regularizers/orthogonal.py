@@ -19,6 +19,6 @@ class Orthogonal(AnchoredSettings):
     def begin(self, start: RegularizerStart) -> Penalty | None:
         """Take the anchors."""
         from peso_cli.methods import matrices
-        from peso_cli.methods.anchored import anchored_matrices
+        from peso_cli.methods.anchored import anchored
 
-        return anchored_matrices(self, start, (matrices.orthogonality_a, matrices.orthogonality_b))
+        return anchored(self, start, "factor", matrices.matrixwise(matrices.squares_of_a, matrices.squares_of_b))
