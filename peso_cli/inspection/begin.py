@@ -8,15 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from peso_cli.artifacts import Artifact
-from peso_cli.backbones.build import build_backbone
-from peso_cli.backbones.loading import load_weights, lora_arguments
 from peso_cli.errors import InputError
-from peso_cli.evaluation.ranking import pick_device
 from peso_cli.methods.lora import lora_factors, own_factors
-from peso_cli.methods.parts import AdapterStart, Factors
+from peso_cli.methods.parts import Factors
 from peso_cli.stages import Run
-from peso_cli.training.stage import StageData, make_deterministic, stage_seed
+from peso_cli.training.stage import StageData, begin_stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,25 +68,11 @@ def begin_again(run: Run, stage: int) -> Beginning:
             f"stage {stage} of {run.config.method.name} left no LoRA factors (adapter={adapter.name}); "
             "inspect a stage that trains a LoRA adapter"
         )
-    model, past, data = _begin(run, stage, ancestors)
+    begun = begin_stage(run.config, run.dataset, stage, adapter, ancestors)
+    model = begun.model.float().eval()
     live = lora_factors(model)
     before = {name: (a.detach().clone(), b.detach().clone()) for name, (a, b) in live.items()}
-    return Beginning(model, live, before, after, [_in_order(live, own_factors(a)) for a in past], data)
-
-
-def _begin(run: Run, stage: int, ancestors: Sequence[Artifact]) -> tuple[nn.Module, Sequence[Artifact], StageData]:
-    """Begin a stage as training does, in the same order, so that random numbers are the same."""
-    config = run.config
-    device = pick_device(config.device)
-    make_deterministic(device)
-    backbone = build_backbone(config.backbone, config.prompt, run.dataset.catalog, config.seed)
-    past = load_weights(backbone.model, ancestors)
-    backbone.model.to(device)  # type: ignore[arg-type]
-    data = StageData(run.dataset, config, backbone.prompt)
-    torch.manual_seed(stage_seed(config.seed, stage))
-    lora = lora_arguments(config.backbone, backbone.model, backbone.vocabulary)
-    model = run.parts(stage)[0].begin(AdapterStart(backbone.model, lora, past, stage, data))
-    return model.to(device).float().eval(), past, data
+    return Beginning(model, live, before, after, [_in_order(live, own_factors(a)) for a in begun.past], begun.data)
 
 
 def _in_order(live: Factors, factors: Factors) -> Factors:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from peso_cli.artifacts import Artifact
-from peso_cli.backbones.build import Backbone, build_backbone
+from peso_cli.backbones.build import build_backbone
 from peso_cli.backbones.loading import load_for_inference, load_weights, lora_arguments
 from peso_cli.backbones.prompts import Prompt
 from peso_cli.config.schema import Config
@@ -68,18 +68,9 @@ def train_stage(
     """
     if not task.adapter.trains:
         return None
-    config = task.config
-    device = pick_device(config.device)
-    make_deterministic(device)
-    backbone = build_backbone(config.backbone, config.prompt, task.dataset.catalog, config.seed)
-    past = load_weights(backbone.model, task.ancestors)
-    backbone.model.to(device)  # type: ignore[arg-type]
-    seed = stage_seed(config.seed, task.stage)
-    data = StageData(task.dataset, config, backbone.prompt)
-    torch.manual_seed(seed)
-    model = _begin(task, backbone, past, data).to(device)
-    penalty = _begin_penalty(task, model, past, data)
-    job = _job(task, model, penalty, data, seed, record, resume, tick)
+    begun = begin_stage(task.config, task.dataset, task.stage, task.adapter, task.ancestors)
+    model, penalty = begun.model, _begin_penalty(task, begun)
+    job = _job(task, model, penalty, begun.data, record, resume, tick)
     say(f"stage {task.stage}: {describe(job.train, model)}")
     progress = train(job)
     task.adapter.save(model, task.artifact.folder)
@@ -87,20 +78,48 @@ def train_stage(
     return progress
 
 
-def _begin(task: StageTask, backbone: Backbone, past: Sequence[Artifact], data: StageData) -> nn.Module:
-    lora = lora_arguments(task.config.backbone, backbone.model, backbone.vocabulary)
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A stage as it begins.
+
+    Attributes:
+        model: what trains, on its device.
+        past: the stages before that left an adapter, oldest first.
+        data: training examples of all stages.
+    """
+
+    model: nn.Module
+    past: tuple[Artifact, ...]
+    data: StageData
+
+
+def begin_stage(config: Config, dataset: Dataset, stage: int, adapter: Adapter, ancestors: Sequence[Artifact]) -> Begun:
+    """Begin a stage; what it draws at random follows from the stage's seed, so that it begins alike every time.
+
+    Raises:
+        InputError: the settings don't fit the backbone.
+    """
+    device = pick_device(config.device)
+    make_deterministic(device)
+    backbone = build_backbone(config.backbone, config.prompt, dataset.catalog, config.seed)
+    past = load_weights(backbone.model, ancestors)
+    backbone.model.to(device)  # type: ignore[arg-type]
+    lora = lora_arguments(config.backbone, backbone.model, backbone.vocabulary)
+    data = StageData(dataset, config, backbone.prompt)
+    torch.manual_seed(stage_seed(config.seed, stage))
     try:
-        return task.adapter.begin(AdapterStart(backbone.model, lora, past, task.stage, data))
+        model = adapter.begin(AdapterStart(backbone.model, lora, past, stage, data))
     except ValueError as error:
         first = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"backbone.lora: {first}") from None
+    return Begun(model.to(device), past, data)
 
 
-def _begin_penalty(task: StageTask, model: nn.Module, past: Sequence[Artifact], data: StageData) -> Penalty | None:
-    """Begin the regularizer, which only reads the model; what it draws at random doesn't shift what training draws."""
+def _begin_penalty(task: StageTask, begun: Begun) -> Penalty | None:
+    """Begin the regularizer, which only reads the model; training seeds every step anew, whatever is drawn here."""
     state = task.ancestors[-1].read_state("regularizer") if task.ancestors else {}
-    earlier = [own_factors(artifact) for artifact in past]
-    start = RegularizerStart(model, lora_factors(model), earlier, task.stage, data, state)
+    earlier = [own_factors(artifact) for artifact in begun.past]
+    start = RegularizerStart(begun.model, lora_factors(begun.model), earlier, task.stage, begun.data, state)
     try:
         return task.regularizer.begin(start)
     except InputError as error:
@@ -113,7 +132,6 @@ def _job(
     model: nn.Module,
     penalty: Penalty | None,
     data: StageData,
-    seed: int,
     record: Record,
     resume: Checkpoint | None,
     tick: Tick,
@@ -131,7 +149,7 @@ def _job(
         trainer=trainer,
         epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
         learning_rate=trainer.learning_rate * scale,
-        seed=seed,
+        seed=stage_seed(task.config.seed, task.stage),
         checkpoint=task.artifact.checkpoint,
         resume=resume,
         log=record,
