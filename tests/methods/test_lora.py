@@ -54,9 +54,7 @@ def test_a_model_without_an_adapter_has_no_factors(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    "regularizer", [chosen("softmax_kl"), chosen("l2")]
-)
+@pytest.mark.parametrize("regularizer", [chosen("softmax_kl"), chosen("l2")])
 def test_a_penalty_on_the_factors_of_a_model_grows_as_it_trains(tmp_path, regularizer, dtype):
     model = begun(Evolving(), config_of(save_pretrained(tmp_path), dtype=dtype))
     penalty = regularizer.begin(RegularizerStart(model, lora_factors(model)))
