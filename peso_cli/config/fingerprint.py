@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from peso_cli.artifacts import canonical
 from peso_cli.config.schema import Config, ConfigBackbone, ReleasedDataset
+from peso_cli.files import sha256
 
 _LATER_ONLY = ("later_stage_scale", "later_epochs")
 _NEVER = ("checkpoint_minutes",)
@@ -47,8 +50,14 @@ def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any
 
 
 def _settings(part: Any) -> dict[str, Any]:
-    """Return the fields of a part of the method, which is a dataclass whatever else it is."""
-    return dataclasses.asdict(part)
+    """Return what a part of the method is: its fields and, where its class is a user's own, the file with its code.
+
+    Code of the package has versions; a user's may have been another when the same settings were trained before.
+    """
+    module = type(part).__module__
+    own = module.partition(".")[0] != __name__.partition(".")[0]
+    file = sys.modules[module].__file__ if own else None
+    return {**dataclasses.asdict(part), **({"code": sha256(Path(file))} if file else {})}
 
 
 def _dataset_settings(config: Config) -> dict[str, Any]:

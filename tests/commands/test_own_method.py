@@ -70,6 +70,21 @@ def test_a_method_of_ones_own_trains_in_every_later_stage_and_does_what_it_says(
     assert again.code == 0, again.err
 
 
+def test_a_class_that_was_edited_is_trained_anew_and_not_taken_for_the_one_before(tmp_path):
+    own, output = (
+        folder(tmp_path / "own", regularizer=REGULARIZER.replace("pinning", "pinning_anew")),
+        tmp_path / "outputs",
+    )
+    (own / "pinning.py").rename(own / "pinning_anew.py")
+    arguments = ("train", "stage=2", "method=pinned", "--config-dir", own, f"output={output}", *SMALL)
+    assert peso(*arguments).code == 0
+    assert "stage 2: reusing" in peso(*arguments).err
+    with (own / "pinning_anew.py").open("a") as file:
+        file.write("# another thought\n")
+    assert "stage 2: training" in peso(*arguments).err
+    assert len(list(output.glob("synthetic/tiny/pinned/*/seed_1/stage_2/DONE"))) == 2
+
+
 def test_a_setting_that_the_class_does_not_know_is_one_line_and_leaves_nothing(tmp_path):
     own = folder(tmp_path / "own", regularizer=REGULARIZER.replace("strength", "strenght"))
     answer = peso("train", "method=pinned", "--config-dir", own, f"output={tmp_path / 'outputs'}", *SMALL)
