@@ -37,7 +37,7 @@ def norm(tensors: Iterable[Tensor | None]) -> float:
 
 @dataclass(frozen=True)
 class Pull:
-    """How hard the penalty pulls: its value (strength included) and both gradients' norms over what it pulls at."""
+    """How hard the penalty pulls: its value (strength included) and both gradients' norms over all that trains."""
 
     penalty: float
     penalty_gradient: float
@@ -55,13 +55,13 @@ class Pull:
 def add_penalty(penalty: Penalty, parameters: Sequence[Tensor], step: Step) -> Pull:
     """Add the penalty's gradient to the cross-entropy's, which the parameters already hold.
 
-    The two are kept apart until here so that users see whether their regularizer does anything. Both norms are taken
-    over the parameters that the penalty pulls at.
+    The two are kept apart until here so that users see whether their regularizer does anything. The cross-entropy's is
+    measured over all parameters: those that a penalty pulls at may, as A beside a fresh B, have none of it at first.
     """
     value = penalty.value(step)
     found = torch.autograd.grad(value, parameters, allow_unused=True)
     held = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
-    pull = Pull(float(value.detach()), norm(gradient for _, gradient in held), norm(p.grad for p, _ in held))
+    pull = Pull(float(value.detach()), norm(gradient for _, gradient in held), norm(p.grad for p in parameters))
     before = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in held]
     torch._foreach_add_(before, [gradient for _, gradient in held])
     for (parameter, _), gradient in zip(held, before, strict=True):
