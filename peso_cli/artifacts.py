@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from peso_cli.errors import InputError, RunError
-from peso_cli.files import read_json, sha256, write_atomically, write_json, write_text
+from peso_cli.files import read_json, sha256, write_json, write_tensors, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,15 +83,9 @@ class Artifact:
 
     def write_state(self, **parts: Mapping[str, Tensor]) -> None:
         """Write the tensors that parts of the method leave for the stages to come; no file where there are none."""
-        from safetensors.torch import save_file
-
-        tensors = {
-            f"{part}:{name}": tensor.detach().cpu().contiguous().clone()
-            for part, state in parts.items()
-            for name, tensor in state.items()
-        }
+        tensors = {f"{part}:{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
         if tensors:
-            write_atomically(self.folder / STATE_FILE, lambda part: save_file(tensors, part))
+            write_tensors(self.folder / STATE_FILE, tensors)
 
     def _part(self, name: str) -> Path | None:
         return self.folder / name if (self.folder / name).is_dir() else None

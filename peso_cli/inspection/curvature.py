@@ -12,21 +12,21 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peso_cli.backbones.attention import decoder_states
+from peso_cli.training.steps import states_of
 
 if TYPE_CHECKING:
     from peso_cli.training.layouts import Batch
 
 
 class _Answers(nn.Module):
-    """A backbone as a function from token rows to the (labels, vocabulary) logits at places, in float32."""
+    """A backbone as a function from a batch to the (labels, vocabulary) logits of its labels, in float32."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, at: Tensor) -> Tensor:
-        states = decoder_states(self.model, tokens, None, None, at)
+    def forward(self, batch: Batch) -> Tensor:
+        states = states_of(self.model, batch, batch.at)
         logits: Tensor = self.model.get_output_embeddings()(states)  # type: ignore[operator]
         return logits.float()
 
@@ -81,22 +81,21 @@ class SampleLoss:
         """Return the mean over labels of J^T w, w what `weigh` makes of logits, labels and the logits' tangents."""
         total = torch.zeros_like(_flat(self.factors))
         for batch in self.batches:
-            device = total.device
-            tokens, at, labels = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at, batch.labels))
-            logits, along = self._logits(tokens, at, vector)
+            logits, along = self._logits(batch, vector)
+            labels = torch.from_numpy(batch.labels).to(logits.device)
             weights = weigh(logits.detach() / self.temperature, labels, along)
             total += _flat(torch.autograd.grad(logits, list(self.factors), weights, materialize_grads=True))
         return total / self.labels
 
-    def _logits(self, tokens: Tensor, at: Tensor, vector: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _logits(self, batch: Batch, vector: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return (labels, vocabulary) logits with a graph and, along a vector, their tangents."""
         answers = _Answers(self.model)
         # Only the plain way of attention has derivatives forwards; fused ones have none.
         with sdpa_kernel(SDPBackend.MATH):
             if vector is None:
-                return answers(tokens, at), None
+                return answers(batch), None
             with forward_ad.dual_level():
-                moving = functional_call(answers, self._along(answers, vector), (tokens, at))
+                moving = functional_call(answers, self._along(answers, vector), (batch,))
                 logits, along = forward_ad.unpack_dual(moving)  # type: ignore[no-untyped-call]
                 return logits, torch.zeros_like(logits) if along is None else along.detach().clone()
 

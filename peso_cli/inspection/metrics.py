@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -14,10 +12,8 @@ from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.methods.regularizers.quadratic import Quadratic
 from peso_cli.methods.regularizers.rank_kl import RankKL
 from peso_cli.methods.regularizers.softmax_kl import SoftmaxKL
-from peso_cli.methods.settings import AnchoredSettings, Group
-from peso_cli.methods.vectors import vectors_of
-
-Vector = Group | Literal["rank"]
+from peso_cli.methods.settings import AnchoredSettings, reduced
+from peso_cli.methods.vectors import Grouping, vectors_of
 
 
 def local_form(
@@ -45,11 +41,11 @@ def local_form(
     if vector is None or not isinstance(regularizer, AnchoredSettings) or not held or not whole or several:
         return metric_of(factors, "factor"), None
     by_length, plain = regularizer.scale == "per_parameter", isinstance(regularizer, L2)
-    pull = regularizer.strength / (len(factors) if regularizer.reduction == "mean" else 1)
+    pull = reduced(regularizer.strength, regularizer.reduction, len(factors))
     return metric_of(factors, vector, plain, by_length), 2 * pull if plain else pull
 
 
-def _vector_of(regularizer: Regularizer) -> Vector | None:
+def _vector_of(regularizer: Regularizer) -> Grouping | None:
     match regularizer:
         case SoftmaxKL(group=group) | Quadratic(group=group) | L2(group=group, unsquared=False):
             return group
@@ -59,7 +55,7 @@ def _vector_of(regularizer: Regularizer) -> Vector | None:
             return None
 
 
-def metric_of(factors: Factors, vector: Vector, plain: bool = False, by_length: bool = False) -> Metric:
+def metric_of(factors: Factors, vector: Grouping, plain: bool = False, by_length: bool = False) -> Metric:
     """Return M over all numbers of the factors that train.
 
     A softmax doesn't see one constant added to all numbers of a vector; such shifts are left out of all directions.

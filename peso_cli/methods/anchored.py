@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from peso_cli.errors import InputError
 from peso_cli.methods.distances import Compare, Distance
+from peso_cli.methods.gradients import with_gradients
 from peso_cli.methods.parts import Factors, Penalty, RegularizerStart, Step
-from peso_cli.methods.settings import AnchoredSettings, scheduled
-from peso_cli.methods.vectors import Grouping, Vectors, members_of, vectors_of
+from peso_cli.methods.settings import AnchoredSettings, reduced, scheduled
+from peso_cli.methods.vectors import Grouping, members_of, vectors_of
 
 
 def anchored(settings: AnchoredSettings, start: RegularizerStart, group: Grouping, compare: Compare) -> Penalty | None:
@@ -43,9 +43,8 @@ def anchored(settings: AnchoredSettings, start: RegularizerStart, group: Groupin
         with torch.no_grad():
             torch._foreach_copy_(places, members)
         value, gradient = _sum(distances, now, weights * scheduled(settings.schedule, step.progress))
-        apply: Any = _Measured.apply
-        scalar: Tensor = apply(value, gradient.to(members[0].dtype), vectors, *members)
-        return scalar
+        # Whoever takes norms and sums of gradients is several times slower on columns that lie apart.
+        return with_gradients(value, members, [part.contiguous() for part in vectors.factors(gradient)])
 
     return Penalty(penalty)
 
@@ -65,31 +64,13 @@ def measured(before: Factors, after: Factors, group: Grouping, compare: Compare)
     return compare(vectors, anchor)(now, torch.ones_like(vectors.lengths))[0]
 
 
-class _Measured(torch.autograd.Function):
-    """A value whose gradient has been found along with it."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, gradient: Tensor, vectors: Vectors, *members: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        ctx.vectors = vectors
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        scaled = gradient if weight == 1 else gradient * weight
-        # Whoever takes norms and sums of gradients is several times slower on columns that lie apart.
-        return None, None, None, *(part.contiguous() for part in ctx.vectors.factors(scaled))
-
-
 def _anchors(settings: AnchoredSettings, start: RegularizerStart) -> Sequence[Factors]:
     """Return the factors that the present ones are held to; those of earlier stages lie where they were read.
 
     Raises:
         InputError: there are no factors, or an earlier stage left none that fit.
     """
-    if not start.factors:
-        raise InputError("the adapter trains no LoRA factors that the regularizer could hold; add regularizer=none")
+    start.require_factors()
     past = start.past if settings.anchors == "all" else start.past[-1:]
     for number, earlier in enumerate(past, 1 + len(start.past) - len(past)):
         for module, pair in start.factors.items():
@@ -103,7 +84,7 @@ def _anchors(settings: AnchoredSettings, start: RegularizerStart) -> Sequence[Fa
 
 
 def _weight(settings: AnchoredSettings, start: RegularizerStart, anchors: Sequence[Factors]) -> float:
-    return settings.strength / len(anchors) / (len(start.factors) if settings.reduction == "mean" else 1)
+    return reduced(settings.strength, settings.reduction, len(start.factors)) / len(anchors)
 
 
 def _entries(settings: AnchoredSettings, lengths: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from peso_cli.backbones.attention import decoder_states
 from peso_cli.backbones.head import head_of
 from peso_cli.methods.gradients import with_gradients, without_dropout
 from peso_cli.training.checkpoints import trainable
+from peso_cli.training.steps import states_of
 
 if TYPE_CHECKING:
     from peso_cli.training.layouts import Batch
@@ -85,8 +85,8 @@ class _Gradients:
 def _add_batch(model: nn.Module, teacher: Teacher, batch: Batch, temperature: float, gradients: _Gradients) -> Tensor:
     """Return the sum over a batch's labels and add its gradients; logits exist for a few labels at a time."""
     with teacher.in_place():
-        before = _states(model, batch)
-    now = _states(model, batch)
+        before = states_of(model, batch, batch.at)
+    now = states_of(model, batch, batch.at)
     vocabulary: int = model.config.vocab_size  # type: ignore[union-attr, assignment]
     step = max(1, _CHUNK // vocabulary)
     total, pulls = torch.zeros((), dtype=torch.float64, device=now.device), []
@@ -102,15 +102,6 @@ def _add_batch(model: nn.Module, teacher: Teacher, batch: Batch, temperature: fl
     if now.requires_grad:
         gradients.add(torch.autograd.grad(now, teacher.parameters, torch.cat(pulls), allow_unused=True))
     return total
-
-
-def _states(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the (labels, hidden) states that predict a batch's labels."""
-    device = next(model.parameters()).device
-    tokens, at = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at))
-    positions = None if batch.positions is None else torch.from_numpy(batch.positions).to(device)
-    attend = None if batch.grove is None else batch.grove.attend(device)
-    return decoder_states(model, tokens, positions, attend, at)
 
 
 def _logits(model: nn.Module, states: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from peso_cli.backbones.attention import decoder_states
 from peso_cli.methods.gradients import without_dropout
 from peso_cli.methods.lora import FACTOR_A, FACTOR_B
 from peso_cli.methods.outputs import lora_layer
 from peso_cli.methods.parts import Factors, State
+from peso_cli.training.steps import states_of
 
 if TYPE_CHECKING:
     from peso_cli.training.layouts import Batch
@@ -59,10 +59,10 @@ def fisher(model: nn.Module, factors: Named, batches: Iterable[Batch]) -> dict[s
 
 def _negative_log_likelihood(model: nn.Module, batch: Batch) -> Tensor:
     """Return the sum over a batch's labels, through the head's own module and with an example a row, as hooks need."""
-    device = next(model.parameters()).device
-    tokens, at, labels = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at, batch.labels))
-    states = decoder_states(model, tokens, None, None, None).index_select(0, at)
-    logits = model.get_output_embeddings()(states.view(len(tokens), -1, states.shape[-1]))  # type: ignore[operator]
+    everywhere = states_of(model, batch, None)
+    at, labels = (torch.from_numpy(x).to(everywhere.device) for x in (batch.at, batch.labels))
+    states = everywhere.index_select(0, at).view(len(batch.tokens), -1, everywhere.shape[-1])
+    logits = model.get_output_embeddings()(states)  # type: ignore[operator]
     return functional.cross_entropy(logits.flatten(0, 1).float(), labels, reduction="sum")
 
 

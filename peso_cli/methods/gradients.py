@@ -27,6 +27,8 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        if weight == 1:
+            return None, None, *ctx.gradients
         return None, None, *(None if gradient is None else gradient * weight for gradient in ctx.gradients)
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from peso_cli.artifacts import ADAPTER_FOLDER, Artifact
-from peso_cli.files import write_atomically, write_json
+from peso_cli.files import write_json, write_tensors
 from peso_cli.methods.parts import AdapterStart, Factors, State
 
-_ADAPTER = "default"
+ADAPTER = "default"
+"""The name that peft gives an adapter unless told otherwise."""
+
 _FACTORS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
 
 FACTOR_A, FACTOR_B = ".A", ".B"
@@ -29,7 +31,7 @@ def fresh_adapter(start: AdapterStart) -> nn.Module:
 def save_adapter(model: nn.Module, folder: Path) -> None:
     """Write a model's adapter under an artifact's folder."""
     learnt = get_peft_model_state_dict(model, save_embedding_layers=False)
-    write_adapter(folder, learnt, model.peft_config[_ADAPTER].to_dict())  # type: ignore[union-attr, index]
+    write_adapter(folder, learnt, model.peft_config[ADAPTER].to_dict())  # type: ignore[union-attr, index]
 
 
 def write_adapter(folder: Path, learnt: State, settings: dict[str, Any]) -> None:
@@ -40,9 +42,8 @@ def write_adapter(folder: Path, learnt: State, settings: dict[str, Any]) -> None
         learnt: tensors by the names that peft gives them.
         settings: peft's LoraConfig as a dictionary.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in learnt.items()}
     target = folder / ADAPTER_FOLDER
-    write_atomically(target / "adapter_model.safetensors", lambda part: save_file(tensors, part, {"format": "pt"}))
+    write_tensors(target / "adapter_model.safetensors", learnt, {"format": "pt"})
     base = settings["base_model_name_or_path"]
     document = {
         **{key: sorted(value) if isinstance(value, set) else value for key, value in settings.items()},
@@ -52,7 +53,7 @@ def write_adapter(folder: Path, learnt: State, settings: dict[str, Any]) -> None
     write_json(target / "adapter_config.json", document)
 
 
-def lora_factors(model: nn.Module, adapter: str = _ADAPTER) -> Factors:
+def lora_factors(model: nn.Module, adapter: str = ADAPTER) -> Factors:
     """Return each target module's own live A (rank, in) and B (out, rank), by module name; empty without an adapter."""
     found = {}
     for name, module in model.named_modules():

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from peso_cli.backbones.attention import decoder_states
 from peso_cli.methods.gradients import without_dropout
 from peso_cli.methods.parts import Factors
+from peso_cli.training.steps import states_of
 
 if TYPE_CHECKING:
     from peso_cli.training.layouts import Batch
@@ -64,13 +64,11 @@ def _square(a: Tensor) -> Tensor:
 def _add(model: nn.Module, moments: dict[str, _Moment], batch: Batch) -> None:
     """Add what modules read while one batch goes through the decoder, and what the head would read then."""
     device = next(model.parameters()).device
-    tokens, at, places = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at, _filled(batch)))
-    positions = None if batch.positions is None else torch.from_numpy(batch.positions).to(device)
-    attend = None if batch.grove is None else batch.grove.attend(device)
+    at, places = (torch.from_numpy(x).to(device) for x in (batch.at, _filled(batch)))
     layers = {name: model.get_submodule(name) for name in moments}
     hooks = [layer.register_forward_pre_hook(moments[name].at(places)) for name, layer in layers.items()]
     try:
-        states = decoder_states(model, tokens, positions, attend, None)
+        states = states_of(model, batch, None)
     finally:
         for hook in hooks:
             hook.remove()

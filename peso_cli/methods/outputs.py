@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from peso_cli.errors import InputError
+from peso_cli.methods.lora import ADAPTER
 from peso_cli.methods.parts import Factors
 
-_ADAPTER = "default"
 _CHUNK = 1 << 20
 """Most outputs held at once (8 MB in float64)."""
 
@@ -109,7 +109,7 @@ def watch_outputs(model: nn.Module, factors: Factors, before: Factors) -> Sequen
         down = lora_layer(model, name, "lora_A")
         module: Any = model.get_submodule(name)
         old_a, old_b = (old.detach().to(own.device, copy=True) for old, own in zip(before[name], now, strict=True))
-        found.append(WatchedModule(now, (old_a, old_b), float(module.scaling[_ADAPTER])))
+        found.append(WatchedModule(now, (old_a, old_b), float(module.scaling[ADAPTER])))
         down.register_forward_hook(found[-1])
     return found
 
@@ -121,7 +121,7 @@ def lora_layer(model: nn.Module, name: str, side: str) -> nn.Module:
         InputError: the module is an embedding, which has none.
     """
     layers = getattr(model.get_submodule(name), side)
-    if _ADAPTER not in layers:
+    if ADAPTER not in layers:
         raise InputError(f"backbone.lora.targets: a LoRA on the embedding ({name}) has no vectors to look at")
-    layer: nn.Module = layers[_ADAPTER]
+    layer: nn.Module = layers[ADAPTER]
     return layer

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import ConfigDict
 
+from peso_cli.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
@@ -97,6 +99,11 @@ class RegularizerStart:
     stage: int = 2
     data: Data | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def require_factors(self) -> None:
+        """Raise an InputError where there is nothing that a regularizer on factors could hold."""
+        if not self.factors:
+            raise InputError("the adapter trains no LoRA factors that the regularizer could hold; add regularizer=none")
 
 
 @dataclass(frozen=True, eq=False)

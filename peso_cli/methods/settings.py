@@ -24,6 +24,11 @@ def scheduled(schedule: Schedule, progress: float) -> float:
     return {"constant": 1.0, "rise": progress, "fall": 1.0 - progress}[schedule]
 
 
+def reduced(strength: float, reduction: Reduction, modules: int) -> float:
+    """Return the factor on each module's penalty with which they add up to strength x their `sum` or their `mean`."""
+    return strength / (modules if reduction == "mean" else 1)
+
+
 @dataclass(frozen=True, config=STRICT)
 class AnchoredSettings:
     """What all regularizers share that hold the factors to earlier ones.

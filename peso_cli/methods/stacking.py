@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -18,10 +18,9 @@ from torch.nn.utils import parametrize
 
 from peso_cli.artifacts import ADAPTER_FOLDER, Artifact
 from peso_cli.errors import InputError
-from peso_cli.methods.lora import FACTOR_A, FACTOR_B, lora_factors, write_adapter
-from peso_cli.methods.parts import Factors, State
+from peso_cli.methods.lora import ADAPTER, FACTOR_A, FACTOR_B, fresh_adapter, lora_factors, own_factors, write_adapter
+from peso_cli.methods.parts import AdapterStart, Factors, State
 
-_ADAPTER = "default"
 _COMPUTED = ".parametrizations."
 
 MAGNITUDES = ".magnitudes"
@@ -90,15 +89,33 @@ def stack(model: nn.Module, past: Sequence[Factors], learn_magnitudes: bool) -> 
     """
     for name, pair in lora_factors(model).items():
         module: Any = model.get_submodule(name)
-        if _ADAPTER not in module.lora_A:
+        if ADAPTER not in module.lora_A:
             where = f"backbone.lora.targets holds the embedding ({name.rsplit('.', 1)[-1]})"
             raise InputError(f"{where}, whose LoRA can't hold factors of several stages; leave it out")
         if past:
             before_a, before_b = zip(*(_like(pair, factors[name]) for factors in past), strict=True)
-            _compute(module.lora_A[_ADAPTER], _Stacked(before_a, 0))
-            _compute(module.lora_B[_ADAPTER], _Stacked(before_b, 1))
+            _compute(module.lora_A[ADAPTER], _Stacked(before_a, 0))
+            _compute(module.lora_B[ADAPTER], _Stacked(before_b, 1))
             if learn_magnitudes:
-                _compute(module.lora_B[_ADAPTER], _Magnitudes([*before_b, pair[1]]))
+                _compute(module.lora_B[ADAPTER], _Magnitudes([*before_b, pair[1]]))
+
+
+def begin_upon(start: AdapterStart, past: Sequence[Factors], learn_magnitudes: bool = False) -> nn.Module:
+    """Return the backbone with a fresh pair upon past ones (see `stack`); vocabulary rows go on as they are.
+
+    Raises:
+        InputError: the adapter enters an embedding.
+    """
+    model = fresh_adapter(start)
+    stack(model, past, learn_magnitudes)
+    if start.past:
+        _continue_rows(model, start.past[-1])
+    return model
+
+
+def summed(start: AdapterStart, which: Literal["all", "latest"]) -> list[Factors]:
+    """Return the own pairs of those earlier stages that a stage sums up, oldest first."""
+    return [own_factors(artifact) for artifact in (start.past if which == "all" else start.past[-1:])]
 
 
 def _like(own: Iterable[Tensor], past: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -113,11 +130,11 @@ def _compute(layer: nn.Module, how: nn.Module) -> None:
 
 def save_stacked(model: nn.Module, folder: Path) -> None:
     """Write all factors as one adapter in PEFT format, its rank the sum of theirs, its scaling the same."""
-    settings = model.peft_config[_ADAPTER].to_dict()  # type: ignore[union-attr, index]
+    settings = model.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr, index]
     plain = {name: tensor for name, tensor in model.state_dict().items() if _COMPUTED not in name}
     rank = settings["r"]
     for name, layers in _stacked(model).items():
-        plain |= {f"{name}.{kind}.{_ADAPTER}.weight": layer.weight for kind, layer in layers.items()}
+        plain |= {f"{name}.{kind}.{ADAPTER}.weight": layer.weight for kind, layer in layers.items()}
         rank = len(layers["lora_A"].weight)
     learnt = get_peft_model_state_dict(model, plain, save_embedding_layers=False)
     alpha = settings["lora_alpha"] * (rank / settings["r"])
@@ -144,13 +161,13 @@ def _stacked(model: nn.Module) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in lora_factors(model):
         module: Any = model.get_submodule(name)
-        layers = {kind: getattr(module, kind)[_ADAPTER] for kind in ("lora_A", "lora_B")}
+        layers = {kind: getattr(module, kind)[ADAPTER] for kind in ("lora_A", "lora_B")}
         if parametrize.is_parametrized(layers["lora_A"], "weight"):
             found[name] = layers
     return found
 
 
-def continue_rows(model: nn.Module, previous: Artifact) -> None:
+def _continue_rows(model: nn.Module, previous: Artifact) -> None:
     """Let the vocabulary rows that train beside the factors go on from where a stage left them."""
     saved = load_file(previous.folder / ADAPTER_FOLDER / "adapter_model.safetensors")
     rows = {name: tensor for name, tensor in saved.items() if ".lora_" not in name}

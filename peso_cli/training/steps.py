@@ -12,6 +12,7 @@ from peso_cli.backbones.attention import decoder_states
 from peso_cli.backbones.head import summed_cross_entropy
 from peso_cli.methods.parts import Penalty, Step
 from peso_cli.training.layouts import Batch
+from peso_cli.training.sequences import Index
 
 
 def label_loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
@@ -19,13 +20,20 @@ def label_loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
 
     The head sees hidden states at the labels only, so that no other position costs a row of logits.
     """
+    hidden = states_of(model, batch, batch.at)
+    labels = torch.from_numpy(batch.labels).to(hidden.device)
+    weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(hidden.device)
+    return summed_cross_entropy(model, hidden, labels, temperature, weights)
+
+
+def states_of(model: nn.Module, batch: Batch, at: Index | None) -> Tensor:
+    """Return the (n, hidden) last hidden states of a batch at flat places, or at all of them, in order, for None."""
     device = next(model.parameters()).device
-    tokens, at, labels = (torch.from_numpy(x).to(device) for x in (batch.tokens, batch.at, batch.labels))
+    tokens = torch.from_numpy(batch.tokens).to(device)
     positions = None if batch.positions is None else torch.from_numpy(batch.positions).to(device)
     attend = None if batch.grove is None else batch.grove.attend(device)
-    weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(device)
-    hidden = decoder_states(model, tokens, positions, attend, at)
-    return summed_cross_entropy(model, hidden, labels, temperature, weights)
+    read = None if at is None else torch.from_numpy(at).to(device)
+    return decoder_states(model, tokens, positions, attend, read)
 
 
 def norm(tensors: Iterable[Tensor | None]) -> float:

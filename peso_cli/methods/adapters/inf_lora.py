@@ -51,20 +51,17 @@ class InfLoRA:
         Raises:
             InputError: the adapter enters an embedding.
         """
-        from peso_cli.methods.lora import fresh_adapter, lora_factors, own_factors
-        from peso_cli.methods.stacking import continue_rows, inherit, stack
+        from peso_cli.methods.lora import lora_factors, own_factors
+        from peso_cli.methods.stacking import begin_upon, inherit, summed
         from peso_cli.methods.subspaces import remember
 
-        model = fresh_adapter(start)
-        past = start.past if self.past == "all" else start.past[-1:]
-        stack(model, [own_factors(artifact) for artifact in past], learn_magnitudes=False)
-        if past:
-            continue_rows(model, past[-1])
+        past = summed(start, self.past)
+        model = begin_upon(start, past)
         if self.past == "latest" and len(start.past) > 1:
             # The stage before had this pair below its own: until A is designed, the model is what that stage left.
             inherit(model, own_factors(start.past[-2]))
         kept, designed = self._designed(start, model)
-        latest = own_factors(past[-1]) if past and self.inherit else {}
+        latest = past[-1] if past and self.inherit else {}
         _set_pairs(lora_factors(model), designed, latest)
         remember(model, kept)
         return model

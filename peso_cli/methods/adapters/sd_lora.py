@@ -39,19 +39,15 @@ class SDLoRA:
         Raises:
             InputError: the adapter enters an embedding.
         """
-        from peso_cli.methods.lora import fresh_adapter, own_factors
-        from peso_cli.methods.stacking import continue_rows, inherit, normalised, stack
+        from peso_cli.methods.stacking import begin_upon, inherit, normalised, summed
 
-        model = fresh_adapter(start)
-        past = start.past if self.past == "all" else start.past[-1:]
+        past = summed(start, self.past)
         compounded = start.lora["lora_alpha"] / start.lora["r"] if self.reference_scaling else 1.0
         times = [compounded**later for later in reversed(range(len(past)))]
-        directions = [normalised(own_factors(artifact), times=n) for artifact, n in zip(past, times, strict=True)]
-        stack(model, directions, learn_magnitudes=True)
-        if past:
-            continue_rows(model, past[-1])
+        directions = [normalised(factors, times=n) for factors, n in zip(past, times, strict=True)]
+        model = begin_upon(start, directions, learn_magnitudes=True)
         if past and self.inherit:
-            inherit(model, own_factors(past[-1]))
+            inherit(model, past[-1])
         return model
 
     def save(self, model: nn.Module, folder: Path) -> None:

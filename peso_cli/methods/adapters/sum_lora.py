@@ -39,16 +39,12 @@ class SumLoRA:
         Raises:
             InputError: the adapter enters an embedding.
         """
-        from peso_cli.methods.lora import fresh_adapter, own_factors
-        from peso_cli.methods.stacking import continue_rows, inherit, normalised, stack
+        from peso_cli.methods.stacking import begin_upon, inherit, normalised, summed
 
-        model = fresh_adapter(start)
-        past = start.past if self.past == "all" else start.past[-1:]
-        stack(model, [normalised(own_factors(artifact), _SMOOTHING) for artifact in past], learn_magnitudes=False)
-        if past:
-            continue_rows(model, past[-1])
+        past = summed(start, self.past)
+        model = begin_upon(start, [normalised(factors, _SMOOTHING) for factors in past])
         if past and self.inherit:
-            inherit(model, own_factors(past[-1]))
+            inherit(model, past[-1])
         return model
 
     def save(self, model: nn.Module, folder: Path) -> None:

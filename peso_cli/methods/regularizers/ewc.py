@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from peso_cli.errors import InputError
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart, Step
-from peso_cli.methods.settings import Reduction, Schedule, Strength, scheduled
+from peso_cli.methods.settings import Reduction, Schedule, Strength, reduced, scheduled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,13 +45,12 @@ class EWC:
         """Take the Fisher information of the stage before and add it to what that stage has handed on."""
         from peso_cli.methods.fisher import Held, as_state, fisher, of_state, quadratic, trained_factors
 
-        factors = trained_factors(start.factors)
-        if not factors:
-            raise InputError("the adapter trains no LoRA factors that the regularizer could hold; add regularizer=none")
+        start.require_factors()
         if start.data is None:
             raise InputError("there are no examples of the stage before to take the Fisher information of")
         if not self.strength:
             return None
+        factors = trained_factors(start.factors)
         found = fisher(start.model, factors, start.data.examples(start.stage - 1, self.fisher_examples))
         held = of_state(start.state)
         if self.online:
@@ -60,7 +59,7 @@ class EWC:
             held = {}
         held[start.stage - 1] = Held(found, {name: factor.detach().clone() for name, factor in factors.items()})
         parabola = quadratic(list(held.values()), factors)
-        strength = self.strength / (len(start.factors) if self.reduction == "mean" else 1)
+        strength = reduced(self.strength, self.reduction, len(start.factors))
 
         def penalty(step: Step) -> Tensor:
             return strength * scheduled(self.schedule, step.progress) * parabola()

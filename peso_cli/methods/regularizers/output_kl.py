@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass
 
-from peso_cli.errors import InputError
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart, Step
-from peso_cli.methods.settings import Reduction, Schedule, Strength, scheduled
+from peso_cli.methods.settings import Reduction, Schedule, Strength, reduced, scheduled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +40,12 @@ class OutputKL:
         from peso_cli.methods.gradients import with_gradients
         from peso_cli.methods.outputs import watch_outputs
 
-        if not start.factors:
-            raise InputError("the adapter trains no LoRA factors that the regularizer could hold; add regularizer=none")
+        start.require_factors()
         if not self.strength:
             return None
         watched = watch_outputs(start.model, start.factors, start.past[-1] if start.past else start.factors)
         members = [factor for pair in start.factors.values() for factor in pair]
-        strength = self.strength / (len(watched) if self.reduction == "mean" else 1)
+        strength = reduced(self.strength, self.reduction, len(watched))
 
         def penalty(step: Step) -> Tensor:
             weight = strength * scheduled(self.schedule, step.progress)
