@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from peso_cli.errors import RunError
@@ -61,11 +62,10 @@ def _wait(process: subprocess.Popen[bytes], look: Callable[[], None]) -> str:
 
 def _bytes_under(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:  # pip moved it between the two looks
-            continue
+    for place, _, names in os.walk(folder):  # which passes over folders that pip removes meanwhile; rglob doesn't
+        for name in names:
+            with suppress(FileNotFoundError):  # pip moved it between the two looks
+                total += os.stat(os.path.join(place, name)).st_size
     return total
 
 
