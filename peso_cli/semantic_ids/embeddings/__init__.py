@@ -1,0 +1,1 @@
+"""Embeddings of items: one file for each way to make them."""

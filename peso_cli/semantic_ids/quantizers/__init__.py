@@ -1,0 +1,1 @@
+"""Residual quantizers: one file for each way to turn an embedding into codes."""
