@@ -56,7 +56,7 @@ class StageFolder:
 def stage_folders(root: Path) -> list[StageFolder]:
     """Return the finished stages of a dataset's folder, 1, 2, … as far as they go without a gap."""
     names = {int(m[1]) for path in root.glob("stage_*") if (m := _STAGE.fullmatch(path.name)) and path.is_dir()}
-    found = []
+    found: list[StageFolder] = []
     while len(found) + 1 in names and (next_one := StageFolder(root, len(found) + 1)).manifest.is_file():
         found.append(next_one)
     return found

@@ -1,4 +1,4 @@
-"""What semantic IDs are made of: items, an embedding of them, and a quantizer. One class in one file, and its YAML, each."""
+"""What semantic IDs are made of: items, an embedding, a quantizer. A part is one class in one file, and its YAML."""
 
 from __future__ import annotations
 

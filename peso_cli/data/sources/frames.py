@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 import polars as pl
 
-EVENT_SCHEMA = {"user": pl.String, "item": pl.String, "timestamp": pl.String, "rating": pl.Float64, "place": pl.String}
+EVENT_SCHEMA = {
+    "user": pl.String,
+    "item": pl.String,
+    "timestamp": pl.String,
+    "rating": pl.Float64,
+    "place": pl.String,
+}
 """Columns of interactions. A row that can't be read has nulls where the trouble is; `place` says where it stood, such as
-`reviews.jsonl:17`. A timestamp is still as it was written."""
+`reviews.jsonl:17`, and is worked out only where it is asked for. A timestamp is still as it was written."""
 
 ITEM_SCHEMA = dict.fromkeys(("item", "title", "description", "brand", "categories"), pl.String)
 """Columns of items; null where there is nothing. An item comes once."""
