@@ -13,8 +13,8 @@ EVENT_SCHEMA = {
     "rating": pl.Float64,
     "place": pl.String,
 }
-"""Columns of interactions. A row that can't be read has nulls where the trouble is; `place` says where it stood, such as
-`reviews.jsonl:17`, and is worked out only where it is asked for. A timestamp is still as it was written."""
+"""Columns of interactions. A row that can't be read has nulls where the trouble is; a timestamp is still as it was
+written. `place` says where a row stood, such as `reviews.jsonl:17`, and is worked out only where it is asked for."""
 
 ITEM_SCHEMA = dict.fromkeys(("item", "title", "description", "brand", "categories"), pl.String)
 """Columns of items; null where there is nothing. An item comes once."""
