@@ -21,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train and study LLM-based generative recommenders that keep learning, stage by stage.",
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into a dataset.")
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make stages of raw interactions, and look into them."
+)
 app.add_typer(data_app, name="data")
 
 # Typer may carry a click of its own; its public exceptions lead to the right base class in either case.
@@ -141,6 +143,71 @@ def examples(
     print_examples(_compose(overrides, config_dir), stage, split, user)  # type: ignore[arg-type]
 
 
+@data_app.command(context_settings=_INTERSPERSED)
+def build(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+    """Make stages of raw interactions: dataset=movielens_100k, or dataset=csv with files of your own."""
+    from peso_cli.commands.build import build as run
+
+    run(_compose(overrides, config_dir), json)
+
+
+@data_app.command(context_settings=_INTERSPERSED)
+def append(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES... OVERRIDES",
+            help="Files with the new interactions; overrides name the dataset: dataset=built dataset.name=NAME.",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ],
+    items: Annotated[list[str] | None, typer.Option("--items", help="A file with the texts of new items.")] = None,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Add a stage with new interactions to a built dataset; what exists stays as it is, new items get semantic IDs."""
+    from peso_cli.commands.append import append as run
+
+    files = [word for word in words if "=" not in word]
+    run(_compose([word for word in words if "=" in word], config_dir), files, items or [], json)
+
+
+@data_app.command(context_settings=_INTERSPERSED)
+def drift(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+    """Print how far each stage has moved from the one before: users, items, popularity, predictability."""
+    from peso_cli.commands.data import drift as run
+
+    run(_compose(overrides, config_dir), json)
+
+
+@data_app.command(context_settings=_INTERSPERSED)
+def export(
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("outputs/released"),
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Write a dataset in the released JSON layout."""
+    from peso_cli.commands.data import export as run
+
+    run(_compose(overrides, config_dir), output, json)
+
+
+@app.command(context_settings=_INTERSPERSED)
+def tokenize(
+    overrides: Overrides = None,
+    items: Annotated[Path | None, typer.Option(help="A file of item texts in the released layout instead.")] = None,
+    output: Annotated[Path | None, typer.Option(help="With --items: the index file to write.")] = None,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Give items semantic IDs: text, embedding=minilm, quantizer=rq_kmeans, tokenizer.resolve=reassign."""
+    from peso_cli.commands.tokenize import tokenize as run
+
+    run(_compose(overrides, config_dir), items, output, json)
+
+
 def _complete_resource(incomplete: str) -> list[str]:
     from peso_cli.resources.registry import RESOURCES
 
@@ -156,7 +223,7 @@ def fetch(
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is there already.")] = False,
     json: Json = False,
 ) -> None:
-    """Bring a named model into the cache ($PESO_CACHE, else ~/.cache/peso), verified."""
+    """Bring a named model or data set into the cache ($PESO_CACHE, else ~/.cache/peso), verified."""
     from peso_cli.commands import fetch as command
 
     if name is None:

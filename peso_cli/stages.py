@@ -97,7 +97,7 @@ class Run:
         data = {str(s): self.dataset.block(s).digest for s in {stage, *self.parts(stage)[2].stages(stage)}}
         settings = self._base_digest if stage == 1 else self._later_digest
         parent = self.fingerprint(stage - 1) if stage > 1 else None
-        catalog = self.dataset.catalog.digest
+        catalog = self.dataset.catalog_at(stage).digest
         return digest([FORMAT, settings, self.config.seed, stage, catalog, data, parent])
 
     def verify(self, stage: int) -> None:
@@ -242,7 +242,8 @@ def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:
         "composition": {"adapter": adapter.name, "regularizer": regularizer.name, "memory": memory.name},
         "trained_on": list(memory.stages(stage)) if adapter.trains else [],
         "data": {
-            "catalog": run.dataset.catalog.digest,
+            "catalog": run.dataset.catalog_at(stage).digest,
+            **run.dataset.about,
             "blocks": {str(s): run.dataset.block(s).digest for s in sorted({stage, *memory.stages(stage)})},
         },
         "backbone": run.contents,

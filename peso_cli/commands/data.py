@@ -1,10 +1,13 @@
-"""`peso data stats` and `peso data examples`: what a dataset holds."""
+"""`peso data stats`, `examples`, `drift` and `export`: what a dataset holds, how it moves, and where it may go."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
+from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -12,6 +15,7 @@ from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
 from peso_cli.data.examples import Split, examples
 from peso_cli.data.open import open_dataset
+from peso_cli.data.released import write_released
 from peso_cli.data.statistics import StageStatistics, TotalStatistics, stage_statistics, total_statistics
 from peso_cli.errors import InputError
 from peso_cli.terminal import OUT
@@ -39,6 +43,10 @@ def stats(composed: Composed, as_json: bool) -> None:
         f"{len(catalog.sids):,} distinct semantic IDs, {len(catalog.titles):,} titles",
         markup=False,
     )
+    _tell_of_sample(composed)
+
+
+def _tell_of_sample(composed: Composed) -> None:
     most = getattr(composed.config.dataset, "sample_users", None)
     if most is not None:
         OUT.print(f"a sample: at most {most:,} users of each stage take part (dataset.sample_users)", markup=False)
@@ -83,3 +91,60 @@ def print_examples(composed: Composed, stage: int, split: Split, user: str | Non
             history = [items[item] for item in chosen.history(row)]
             line = {"user": block.users[owner], "history": history, "target": items[target]}
             sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def drift(composed: Composed, as_json: bool) -> None:
+    """Print how far each stage has moved from the one before; what can't be known is shown as unknown.
+
+    Raises:
+        InputError: the data isn't there or is broken.
+    """
+    from peso_cli.data.drift import TOP, StageDrift
+    from peso_cli.data.drift import drift as measure
+
+    dataset = open_dataset(composed.config.dataset)
+    rows = [dataclasses.asdict(row) for row in measure(dataset)]
+    if as_json:
+        print_json({"dataset": dataset.name, "stages": rows})
+        return
+    figures = [field.name for field in dataclasses.fields(StageDrift) if field.name != "stage"]
+    OUT.print(_drift_table(dataset.name, figures, rows))
+    OUT.print(
+        f"popularity and transitions: recall@{TOP} / ndcg@{TOP} of the stage's test targets, foretold by the training "
+        "targets of the stage before; own: by its own",
+        markup=False,
+    )
+    _tell_of_sample(composed)
+
+
+def _drift_table(name: str, figures: list[str], rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{name}: each stage against the one before", title_justify="left")
+    table.add_column("")
+    for row in rows:
+        table.add_column(f"D{row['stage']}", justify="right")
+    for figure in figures:
+        table.add_row(figure.replace("_", " "), *(_drift_cell(row[figure]) for row in rows))
+    return table
+
+
+def _drift_cell(value: float | dict[str, float] | None) -> str:
+    if isinstance(value, dict):
+        return " / ".join(_number(figure, 4) for figure in value.values())
+    return _number(value, 4)
+
+
+def export(composed: Composed, folder: Path, as_json: bool) -> None:
+    """Write a dataset in the released JSON layout and print what was written.
+
+    Raises:
+        InputError: the data isn't there or is broken, or the folder holds a dataset already.
+    """
+    dataset = open_dataset(composed.config.dataset)
+    write_released(dataset, folder, dataset.name)
+    stages = [stage for stage in range(1, dataset.stages + 1) if dataset.has(stage)]
+    settings = ["dataset=released", f"dataset.name={dataset.name}", f"dataset.path={folder}"]
+    settings += [f"dataset.catalog={dataset.about.get('recommended', 'all')}"]
+    if as_json:
+        print_json({"dataset": dataset.name, "folder": str(folder), "stages": stages, "settings": settings})
+        return
+    OUT.print(f"{folder}: stages {', '.join(map(str, stages))}; to use it: {shlex.join(settings)}", markup=False)

@@ -69,13 +69,13 @@ def _by_hand(catalog: Catalog, history: str) -> NDArray[np.int32]:
 def _rank(run: Run, stage: int, history: NDArray[np.int32], k: int) -> list[dict[str, Any]]:
     from peso_cli.evaluation.protocol import check_beams
 
-    check_beams(run.config.decoding, run.dataset.catalog, k)
+    catalog = run.dataset.catalog_at(stage)
+    check_beams(run.config.decoding, catalog, k)
     lineage = run.require(stage)
     with TerminalDisplay():
         from peso_cli.training.stage import open_ranker
 
         ranking = open_ranker(run.config, run.dataset, lineage).rank([history], k)
-    catalog = run.dataset.catalog
     rows: list[dict[str, Any]] = []
     for sid, score in zip(ranking.rows[0], ranking.scores[0], strict=True):
         for item in np.flatnonzero(catalog.sid_of == sid).tolist():

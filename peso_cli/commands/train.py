@@ -54,9 +54,10 @@ def check_evaluation(run: Run) -> None:
     from peso_cli.evaluation.protocol import check_beams
 
     config = run.config
-    check_beams(config.decoding, run.dataset.catalog, config.decoding.top_k)
     for stage in config.evaluation.on or ():
         run.dataset.block(stage)
+    for stage in (1, *(config.evaluation.on or ())):
+        check_beams(config.decoding, run.dataset.catalog_at(stage), config.decoding.top_k)
 
 
 def _explain(results: dict[int, dict[str, Any]], stages: tuple[int, ...]) -> None:

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from peso_cli.config.origins import origins_of
-from peso_cli.config.parts import METHOD_PARTS, TARGET, make_part
+from peso_cli.config.parts import PARTS, TARGET, make_part
 from peso_cli.config.schema import STAGE_FORMS, Config
 from peso_cli.errors import InputError, nearest
 
@@ -145,13 +145,13 @@ def validate(plain: Mapping[str, Any]) -> Config:
         raise InputError(f"{unset[0]} has no value; add {unset[0]}=VALUE")
     parts: dict[str, Any] = {}
     errors: list[Mapping[str, Any]] = []
-    for group in METHOD_PARTS:
+    for group in PARTS:
         try:
             parts[group] = make_part(group, plain.get(group))
         except ValidationError as error:
             errors += [{**found, "loc": (group, *found["loc"])} for found in error.errors()]
     try:
-        config = TypeAdapter(Config).validate_python({**plain, **dict.fromkeys(METHOD_PARTS), **parts})
+        config = TypeAdapter(Config).validate_python({**plain, **dict.fromkeys(PARTS), **parts})
     except ValidationError as error:
         errors += error.errors()
     if not errors:

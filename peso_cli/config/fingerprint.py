@@ -11,6 +11,7 @@ from typing import Any
 
 from peso_cli.artifacts import canonical
 from peso_cli.config.schema import Config, ConfigBackbone, ReleasedDataset
+from peso_cli.data.raw import BuiltDataset
 from peso_cli.files import sha256
 
 _LATER_ONLY = ("later_stage_scale", "later_epochs")
@@ -63,11 +64,12 @@ def _settings(part: Any) -> dict[str, Any]:
 def _dataset_settings(config: Config) -> dict[str, Any]:
     """Where files lie doesn't shape a result; what is in them does, and has a digest of its own."""
     settings = dataclasses.asdict(config.dataset)
-    if isinstance(config.dataset, ReleasedDataset):
-        del settings["path"]
-        if config.dataset.sample_users is None:
-            del settings["sample_users"], settings["sample_seed"]
-    return settings
+    if not isinstance(config.dataset, ReleasedDataset | BuiltDataset):
+        return settings
+    # What has its default was not there to choose once, or is known by the digests of catalog and blocks.
+    unset = {"path"} | ({"sample_users", "sample_seed"} if config.dataset.sample_users is None else set())
+    unset |= {"catalog"} if config.dataset.catalog == "all" else set()
+    return {key: value for key, value in settings.items() if key not in unset | {"semantic_ids"}}
 
 
 def digest(value: Any) -> str:

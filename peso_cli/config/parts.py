@@ -1,4 +1,4 @@
-"""From the YAML of an adapter, a regularizer or a memory to the part itself; `_target_` names its class."""
+"""From the YAML of an adapter, a quantizer or another part to the part itself; `_target_` names its class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pydantic import TypeAdapter
 
 from peso_cli.errors import InputError
 
-METHOD_PARTS = {
+PARTS = {
     "adapter": ("begin", "save", "state", "trains"),
     "regularizer": ("begin",),
     "memory": ("stages", "select"),
+    "embedding": ("embed",),
+    "quantizer": ("fit", "load"),
 }
-"""The groups whose choices are parts of a method, with what a class of each must have."""
+"""The groups whose choices are classes, with what a class of each must have."""
 
 TARGET = "_target_"
 """The key that names a class, as Hydra spells it."""
@@ -26,7 +28,7 @@ def make_part(group: str, settings: object) -> Any:
     """Make the part that a group's settings describe.
 
     Args:
-        group: one of METHOD_PARTS.
+        group: one of PARTS.
         settings: what its YAML holds: `_target_`, a class as `module.Class`, and the fields of that class.
 
     Raises:
@@ -48,7 +50,7 @@ def _class(group: str, target: str) -> type[Any]:
         raise InputError(f"{what}: {module or target} can't be imported ({error})") from None
     if not isinstance(found, type):
         raise InputError(f"{what}: there is no class {name} in {module}")
-    lacks = [needed for needed in METHOD_PARTS[group] if not hasattr(found, needed)]
+    lacks = [needed for needed in PARTS[group] if not hasattr(found, needed)]
     if not is_dataclass(found) or lacks:
         lack = f"has no {' and no '.join(lacks)}" if lacks else "is no dataclass"
         raise InputError(f"{what}: {name} {lack}, so that it can't be a part of kind {group}")

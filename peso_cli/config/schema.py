@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, PlainValidator
+from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
+from peso_cli.config.types import STRICT, FolderName, Fraction, Natural, NonNegativeFloat, Positive, PositiveFloat
+from peso_cli.data.raw import BuiltDataset, Cleaning, RawDataset, Split
 from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.methods.parts import Adapter, Memory, Regularizer
+from peso_cli.semantic_ids.parts import Embedding, Quantizer
+from peso_cli.semantic_ids.settings import Tokenizer
 
-Positive = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
-Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
-PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
 Stages = Annotated[tuple[Positive, ...], Field(min_length=1)]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-
-STRICT = ConfigDict(extra="forbid")
 
 _MADE = PlainValidator(lambda part: part)
-"""Parts of a method are checked by their own classes when they are made."""
+"""Parts are checked by their own classes when they are made."""
 
 STAGE_FORMS = "give a number, several (1..3 or [1,3]) or all"
 """What `stage=` takes, in words."""
@@ -35,6 +31,7 @@ class ReleasedDataset:
         source: marks the dataset as released.
         name: its name in paths and tables.
         path: the folder.
+        catalog: the items that are recommended at a stage: those with events by then (`visible`), or `all`.
         sample_users: most users of each stage that take part; None for all.
         sample_seed: seed of the order in which users are taken, the same order in every stage.
     """
@@ -42,6 +39,7 @@ class ReleasedDataset:
     source: Literal["released"]
     name: FolderName
     path: str
+    catalog: Literal["visible", "all"] = "all"
     sample_users: Positive | None = None
     sample_seed: Natural = 1
 
@@ -198,7 +196,7 @@ class Config:
 
     stage: Annotated[int, Field(strict=True)] | str | Stages
     seed: Natural
-    dataset: Annotated[ReleasedDataset | SyntheticDataset, Field(discriminator="source")]
+    dataset: Annotated[ReleasedDataset | SyntheticDataset | BuiltDataset | RawDataset, Field(discriminator="source")]
     backbone: Annotated[ConfigBackbone | PretrainedBackbone, Field(discriminator="source")]
     prompt: PromptTemplate
     method: Method
@@ -209,6 +207,11 @@ class Config:
     decoding: Decoding
     evaluation: Evaluation
     tracker: TrackerConfig
+    cleaning: Cleaning
+    split: Split
+    embedding: Annotated[Embedding, _MADE]
+    quantizer: Annotated[Quantizer, _MADE]
+    tokenizer: Tokenizer
     output: Annotated[str, Field(min_length=1)]
     variant: FolderName | None
     device: Literal["auto", "cpu", "cuda"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ class Dataset:
         read: reads the block of a stage; raises InputError where the stage's data is missing.
         has: tells whether the block of a stage is there to be read.
         ceiling: for a stage, the best attainable figures of its test users, where the world is known to that degree.
+        visible: for a stage, (items,) which items there are to recommend; None where that is all, always.
+        about: how the semantic IDs were made and which items are recommended, for the lineage of what is trained.
     """
 
     name: str
@@ -92,6 +94,9 @@ class Dataset:
     read: Callable[[int], Block]
     has: Callable[[int], bool]
     ceiling: Callable[[int], dict[str, float]] | None = None
+    visible: Callable[[int], NDArray[np.bool_]] | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+    _catalogs: dict[int, Catalog] = field(default_factory=dict, repr=False)
     _blocks: dict[int, Block] = field(default_factory=dict, repr=False)
 
     def block(self, stage: int) -> Block:
@@ -105,6 +110,18 @@ class Dataset:
         if stage not in self._blocks:
             self._blocks[stage] = self.read(stage)
         return self._blocks[stage]
+
+    def catalog_at(self, stage: int) -> Catalog:
+        """Return the catalog as it is recommended from at a stage.
+
+        Raises:
+            InputError: what tells which items are visible is missing.
+        """
+        if self.visible is None:
+            return self.catalog
+        if stage not in self._catalogs:
+            self._catalogs[stage] = self.catalog.seen(self.visible(stage))
+        return self._catalogs[stage]
 
 
 def read_released(folder: Path, name: str) -> Dataset:
@@ -126,7 +143,18 @@ def read_released(folder: Path, name: str) -> Dataset:
             raise InputError(f"stage {stage} needs {folder / f'{prefix}.all.block_{stage - 1}.json'}, which is missing")
         return read_block(path, stage, catalog)
 
-    return Dataset(name, catalog, max(files) + 1, read, lambda stage: stage - 1 in files)
+    about = {"recommended": "all", "fit_on": "unknown"}
+    return Dataset(name, catalog, max(files) + 1, read, lambda stage: stage - 1 in files, about=about)
+
+
+def hiding_unseen(dataset: Dataset) -> Dataset:
+    """Return a dataset whose items are there to recommend from the stage on that has their first event."""
+
+    def visible(stage: int) -> NDArray[np.bool_]:
+        earlier = [dataset.block(s).events for s in range(1, stage + 1)]
+        return np.bincount(np.concatenate(earlier), minlength=len(dataset.catalog.items)) > 0
+
+    return replace(dataset, visible=visible, about={**dataset.about, "recommended": "visible"})
 
 
 def _block_files(folder: Path) -> tuple[str, dict[int, Path]]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid")
+from peso_cli.config.types import STRICT, FolderName, Natural, Positive
 
-Natural = Annotated[int, Field(strict=True, ge=0)]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Column = Annotated[str, Field(min_length=1)]
 
 SourceName = Literal[
@@ -111,7 +109,7 @@ class Split:
     shares: Annotated[tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...], Field(min_length=2)]
     dates: tuple[str, ...]
     periods: Annotated[int, Field(strict=True, ge=2, le=1000)]
-    min_events: Annotated[int, Field(strict=True, ge=1)]
+    min_events: Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -133,5 +131,5 @@ class BuiltDataset:
     path: str
     semantic_ids: FolderName | None
     catalog: Literal["visible", "all"]
-    sample_users: Annotated[int, Field(strict=True, ge=1)] | None = None
+    sample_users: Positive | None = None
     sample_seed: Natural = 1

@@ -68,4 +68,5 @@ def generate(config: SyntheticDataset) -> Dataset:
         read=world.block,
         has=lambda stage: 1 <= stage <= config.stages,
         ceiling=lambda stage: world.figures(stage),
+        about={"recommended": "all", "fit_on": "generated"},
     )

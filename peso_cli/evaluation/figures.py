@@ -13,9 +13,11 @@ from peso_cli.artifacts import Artifact
 from peso_cli.config.fingerprint import digest
 from peso_cli.config.schema import Config
 from peso_cli.data.blocks import Dataset
-from peso_cli.data.examples import Split
+from peso_cli.data.examples import Examples, Split
+from peso_cli.data.raw import RawDataset
+from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.errors import InputError
-from peso_cli.evaluation.protocol import Scored, block_before, first_items, user_examples, write_predictions
+from peso_cli.evaluation.protocol import Scored, block_before, user_examples, write_predictions
 from peso_cli.files import write_json
 from peso_cli.tracking.record import Record
 
@@ -36,7 +38,13 @@ def protocol_of(config: Config) -> dict[str, Any]:
         "normalise": decoding.normalise,
         "top_k": decoding.top_k,
         "window": config.prompt.window,
+        **({"catalog": "visible"} if _hides(config) else {}),
     }
+
+
+def _hides(config: Config) -> bool:
+    """Tell whether items that aren't visible yet are kept out of the recommendations."""
+    return not isinstance(config.dataset, SyntheticDataset | RawDataset) and config.dataset.catalog == "visible"
 
 
 def score_own_stage(
@@ -96,26 +104,48 @@ def score(
     split: Split,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> list[Scored]:
-    """Rank for every user of some stages and one split, all stages together: equal histories are ranked for once.
+    """Rank for every user of some stages and one split.
+
+    Stages with the same catalog are ranked together, where equal histories are ranked for once.
 
     Raises:
         InputError: a stage has no such user.
     """
-    chosen = [user_examples(dataset, stage, split, config.prompt.window) for stage in stages]
-    for stage, users in zip(stages, chosen, strict=True):
+    chosen = {stage: user_examples(dataset, stage, split, config.prompt.window) for stage in stages}
+    for stage, users in chosen.items():
         if not len(users):
             raise InputError(f"stage {stage} of {dataset.name} has no user with enough events to be scored")
-    histories = [history for users in chosen for history in users.histories()]
-    ranking = ranker.rank(histories, config.decoding.top_k, lambda done, total: tick(done, total, "users"))
-    ends = np.cumsum([len(users) for users in chosen])[:-1]
-    parts = zip(stages, chosen, np.split(ranking.rows, ends), np.split(ranking.scores, ends), strict=True)
-    return [Scored(dataset, stage, split, users, rows, scores) for stage, users, rows, scores in parts]
+    catalogs = {id(catalog): catalog for catalog in map(dataset.catalog_at, stages)}
+    found: dict[int, Scored] = {}
+    for catalog in catalogs.values():
+        group = {stage: users for stage, users in chosen.items() if dataset.catalog_at(stage) is catalog}
+        found |= _score_together(ranker.within(catalog), config.decoding.top_k, dataset, group, split, tick)
+    return [found[stage] for stage in stages]
+
+
+def _score_together(
+    ranker: Ranker,
+    k: int,
+    dataset: Dataset,
+    chosen: Mapping[int, Examples],
+    split: Split,
+    tick: Callable[[int, int, str], None],
+) -> dict[int, Scored]:
+    histories = [history for users in chosen.values() for history in users.histories()]
+    ranking = ranker.rank(histories, k, lambda done, total: tick(done, total, "users"))
+    ends = np.cumsum([len(users) for users in chosen.values()])[:-1]
+    parts = zip(chosen.items(), np.split(ranking.rows, ends), np.split(ranking.scores, ends), strict=True)
+    return {stage: Scored(dataset, stage, split, users, rows, scores) for (stage, users), rows, scores in parts}
 
 
 def data_digest(dataset: Dataset, stage: int) -> str:
-    """Return the digest of all data that a stage's figures depend on: its block and, for the groups, the one before."""
-    before = block_before(dataset, stage)
-    return digest([dataset.block(stage).digest, before.digest if before else None])
+    """Return the digest of all data that a stage's figures depend on.
+
+    These are its block, for the groups the one before, and the items that were there to recommend, where that changes.
+    """
+    before, visible = block_before(dataset, stage), dataset.visible is not None
+    catalog = [dataset.catalog_at(stage).digest] if visible else []
+    return digest([dataset.block(stage).digest, before.digest if before else None, *catalog])
 
 
 def metrics_path(artifact: Artifact, protocol: Mapping[str, Any]) -> Path:
@@ -161,15 +191,14 @@ def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
 
 def sample_table(scored: Scored, most: int) -> tuple[list[str], list[list[object]]]:
     """Return the columns and rows of a table that shows some users' latest items and recommendations."""
-    catalog, chosen = scored.dataset.catalog, scored.examples
-    first = first_items(catalog.sid_of, len(catalog.sids))
+    catalog, chosen = scored.catalog, scored.examples
 
     def names(items: Sequence[int]) -> str:
         return " | ".join(catalog.titles.get(catalog.items[i], catalog.items[i]) for i in items)
 
     rows: list[list[object]] = []
     for i in range(min(most, len(chosen))):
-        best = [int(first[row]) for row in scored.rows[i] if row >= 0][:5]
+        best = [int(catalog.first_items[row]) for row in scored.rows[i] if row >= 0][:5]
         latest = [int(item) for item in chosen.history(i)[-5:]]
         rows.append(
             [

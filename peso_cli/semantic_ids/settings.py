@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+from peso_cli.config.types import STRICT, FolderName, Natural
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=STRICT)
 class Tokenizer:
     """From the texts of items to semantic IDs, beside the embedding and the quantizer.
 
@@ -29,4 +29,4 @@ class Tokenizer:
     text: Annotated[str, Field(min_length=1)]
     fit_on: Literal["stage_1", "all"]
     resolve: Literal["none", "sinkhorn", "reassign", "extra_level"]
-    seed: Annotated[int, Field(strict=True, ge=0)]
+    seed: Natural

@@ -219,10 +219,10 @@ def make_deterministic(device: torch.device) -> None:
 
 
 def open_ranker(config: Config, dataset: Dataset, lineage: Sequence[Artifact]) -> Ranker:
-    """Return a ranker of what a lineage of finished artifacts learnt."""
+    """Return a ranker of what a lineage of finished artifacts learnt, over the catalog of its last stage."""
     device = pick_device(config.device)
     make_deterministic(device)
     backbone = build_backbone(config.backbone, config.prompt, dataset.catalog, config.seed)
     model = load_for_inference(backbone.model, lineage)
     model.to(device)  # type: ignore[arg-type]
-    return Ranker(model, backbone.vocabulary, backbone.prompt, dataset.catalog, config.decoding)
+    return Ranker(model, backbone.vocabulary, backbone.prompt, dataset.catalog_at(len(lineage)), config.decoding)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import block_of, catalog_of, sid_texts, write_released
 
-from peso_cli.data.blocks import read_block, read_released
+from peso_cli.data.blocks import hiding_unseen, read_block, read_released
 from peso_cli.errors import InputError
 
 CODES = [(0, 0), (0, 1), (2, 0), (1, 1), (2, 0)]
@@ -236,3 +236,19 @@ class TestBlockFile:
 
     def test_a_user_named_with_odd_characters_stays_on_one_line(self, tmp_path):
         assert "user 'a\\nb' needs" in block_refusal(tmp_path, {"a\nb": 3})
+
+
+def test_items_are_visible_from_their_first_event_on(tmp_path):
+    users = {"ann": {"previous_block": ["i2"], "current_block": ["i0", "i0", "i2"]}}
+    write_released(tmp_path, INDEX, {0: users, 1: USERS})
+    dataset = hiding_unseen(read_released(tmp_path, "shop"))
+    first, second = dataset.catalog_at(1), dataset.catalog_at(2)
+    assert first.visible.tolist() == [True, False, True, False, False]
+    assert second.visible.tolist() == [True, True, True, True, True]
+    assert dataset.catalog_at(2) is second
+    assert dataset.about["recommended"] == "visible"
+
+
+def test_a_stage_that_is_missing_hides_what_is_visible(tmp_path):
+    dataset = hiding_unseen(read_released(write_released(tmp_path, INDEX, {1: USERS}), "shop"))
+    assert "block_0.json" in refusal(dataset.catalog_at, 2)

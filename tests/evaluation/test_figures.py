@@ -67,6 +67,9 @@ class Counting:
     def __init__(self):
         self.asked = []
 
+    def within(self, catalog):
+        return self
+
     def rank(self, histories, k, tick):
         self.asked.append([history.tolist() for history in histories])
         tick(len(histories), len(histories))
@@ -152,3 +155,23 @@ def test_each_figure_is_kept_with_what_it_was_taken_on(trained):
     document = peso("evaluate", "stage=2", "--json", *trained.arguments()).document
     assert set(document["data"]) == {"2"}
     assert len(document["data"]["2"]) == 64
+
+
+def test_each_stage_is_recommended_from_what_is_visible_by_then():
+    visible = {1: np.arange(12) < 6, 2: np.ones(12, bool)}
+    dataset = Dataset("toy", CATALOG, 2, BLOCKS.__getitem__, BLOCKS.__contains__, visible=visible.__getitem__)
+    config = SimpleNamespace(prompt=SimpleNamespace(window=5), decoding=SimpleNamespace(top_k=3))
+    asked = []
+
+    def ranker(catalog):
+        def rank(histories, k, tick):
+            asked.append((len(catalog.sids), len(histories)))
+            return SimpleNamespace(rows=np.zeros((len(histories), k), int), scores=np.zeros((len(histories), k)))
+
+        return SimpleNamespace(rank=rank, within=ranker)
+
+    scored = score(ranker(CATALOG), config, dataset, [2, 1], "test")
+    assert [s.stage for s in scored] == [2, 1]
+    assert sorted(asked) == [(6, 2), (12, 2)]
+    assert [len(s.catalog.sids) for s in scored] == [12, 6]
+    assert data_digest(dataset, 1) != data_digest(dataset_of(), 1)

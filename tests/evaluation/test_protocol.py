@@ -13,7 +13,6 @@ from peso_cli.evaluation.protocol import (
     Scored,
     block_before,
     check_beams,
-    first_items,
     user_examples,
     write_predictions,
 )
@@ -176,7 +175,7 @@ def test_predictions_are_one_row_a_user(tmp_path):
 
 
 def test_a_semantic_id_is_shown_by_its_first_item():
-    assert first_items(CATALOG.sid_of, len(CATALOG.sids)).tolist() == [0, 1, 3, 4, 7, 8, 9, 10, 11, 12, 13]
+    assert CATALOG.first_items.tolist() == [0, 1, 3, 4, 7, 8, 9, 10, 11, 12, 13]
 
 
 @pytest.mark.parametrize(

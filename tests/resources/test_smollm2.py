@@ -97,7 +97,7 @@ def hub(monkeypatch, places, tmp_path):
                 (snapshot / blob.name).symlink_to(blob)
         return str(snapshot)
 
-    monkeypatch.setattr("peso_cli.resources.smollm2.hub_answers", lambda: True)
+    monkeypatch.setattr("peso_cli.resources.hub.hub_answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "model_info", lambda name: SimpleNamespace(sha=COMMIT))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     (blobs / "code.py").write_text("")
@@ -123,7 +123,7 @@ def test_without_either_source_both_reasons_are_told(places, tmp_path, monkeypat
     def nothing(name):
         raise OSError("no\nsuch model")
 
-    monkeypatch.setattr("peso_cli.resources.smollm2.hub_answers", lambda: True)
+    monkeypatch.setattr("peso_cli.resources.hub.hub_answers", lambda: True)
     monkeypatch.setattr(huggingface_hub, "model_info", nothing)
     assert refusal(pinned(tmp_path / "small.gguf"), places).endswith("nor does the model hub (no such model)")
 

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -204,3 +205,31 @@ def test_texts_of_a_wrong_type_are_named(index, tmp_path, value, said):
     texts = tmp_path / "toy.item.json"
     texts.write_text(json.dumps(value))
     assert said in refusal(index(GOOD), texts, named=texts)
+
+
+SHARED = [[0, 0], [1, 2], [0, 0], [3, 1]]
+
+
+def test_items_that_are_not_visible_have_no_place_among_the_semantic_ids():
+    whole = catalog_of(SHARED)
+    part = whole.seen(np.array([False, True, True, False]))
+    assert part.sids.tolist() == [[0, 0], [1, 2]]
+    assert part.sid_of.tolist() == [-1, 1, 0, -1]
+    assert part.sid_sizes.tolist() == [1, 1]
+    assert part.first_items.tolist() == [2, 1]
+    assert part.level_sizes == whole.level_sizes
+    assert part.items == whole.items
+
+
+def test_a_catalogs_digest_is_that_of_its_visible_items():
+    whole, longer = catalog_of(SHARED), catalog_of([*SHARED, [2, 2]])
+    assert longer.seen(np.array([True] * 4 + [False])).digest == whole.digest != longer.digest
+    assert whole.seen(np.array([True, True, False, True])).digest != whole.digest
+    assert replace(whole, sizes=(8, 8)).digest != whole.digest
+
+
+def test_declared_sizes_count_more_than_the_codes_in_use():
+    declared = replace(catalog_of(SHARED), sizes=(8, 16))
+    assert declared.level_sizes == (8, 16)
+    assert declared.sids.tolist() == catalog_of(SHARED).sids.tolist()
+    assert declared.sid_of.tolist() == [0, 1, 0, 2]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
+
+from peso_cli.errors import InputError
 
 EVENT_SCHEMA = {
     "user": pl.String,
@@ -31,3 +35,25 @@ class Raw:
 
     events: pl.LazyFrame
     items: pl.LazyFrame
+
+
+@contextmanager
+def collecting(name: str = "the source") -> Iterator[None]:
+    """Collect lazy tables in here: files show only now whether they can be read to their end.
+
+    Args:
+        name: what messages call the files, such as their names.
+
+    Raises:
+        InputError: a file can't be read.
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise InputError(f"{name}: can't be read ({first_line(error)})") from None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the beginning of what an error says, as far as it fits on one line."""
+    lines = " ".join(str(error).strip().split("\n\n")[0].split())
+    return lines[:200] or type(error).__name__
