@@ -124,7 +124,7 @@ def append(
         writer = StageWriter(StageFolder(folder, target.stage), users, items)
         _fill(writer, parts, held)
         seen = writer.close()
-        fresh = items.gather(pl.Series(seen[seen >= 0]))
+        fresh = items.gather(pl.Series(seen[~held.items[seen]]))
         write_texts(folder / "texts.parquet", raw.items, [fresh])
         more = {"inputs": inputs_of(inputs), "dropped": [asdict(step) for step in dropped]}
         figures = writer.finish(fresh, folder / "texts.parquet", "append", **more)

@@ -75,19 +75,11 @@ def bring_into_being(
         stored = read_stored(folder)
         _refuse_other_settings(stored, settings)
         return _extended(root, stored, embedding, quantizer, display)
+    if folder.exists():
+        raise InputError(f"{folder}: is there already, but holds no finished semantic IDs; move it away")
     items = items_of_built(root, tokenizer.text, display)
     made = tokenize(items, embedding, quantizer, tokenizer, display)
-    figures = figures_of(items, made)
-    stages = range(1, int(items.stage.max()) + 1)
-    document = {
-        "settings": settings,
-        "levels": len(made.level_sizes),
-        "level_sizes": list(made.level_sizes),
-        "dataset": {f"stage_{stage}": _digest(root, stage) for stage in stages},
-        **figures,
-    }
-    write_new(folder, [_rows(items, made, stage) for stage in stages], made.codebooks.tensors(), document)
-    return Outcome(folder, "made", figures)
+    return Outcome(folder, "made", _write(root, folder, settings, items, made))
 
 
 def extend_stored(root: Path, folder: Path, display: Display) -> Outcome:
@@ -114,6 +106,20 @@ def figures_of(items: Items, made: Tokenized) -> dict[str, Any]:
         "items_without_text": items.texts.count(""),
         "quality": dataclasses.asdict(made.report),
     }
+
+
+def _write(root: Path, folder: Path, settings: Mapping[str, Any], items: Items, made: Tokenized) -> dict[str, Any]:
+    """Store new semantic IDs; return counts and quality."""
+    figures, stages = figures_of(items, made), range(1, int(items.stage.max()) + 1)
+    document = {
+        "settings": settings,
+        "levels": len(made.level_sizes),
+        "level_sizes": list(made.level_sizes),
+        "dataset": {f"stage_{stage}": _digest(root, stage) for stage in stages},
+        **figures,
+    }
+    write_new(folder, [_rows(items, made, stage) for stage in stages], made.codebooks.tensors(), document)
+    return figures
 
 
 def _extended(root: Path, stored: Stored, embedding: Embedding, quantizer: Quantizer, display: Display) -> Outcome:

@@ -174,7 +174,9 @@ def restart(centers: Tensor, used: Tensor, left: Tensor, generator: torch.Genera
 def start_centers(network: Network, embeddings: Tensor, seed: int) -> None:
     """Start the codebooks, in place, from k-means of the latents, level by level on what is left over."""
     with torch.no_grad():
-        left = torch.cat([forward(network.encoder, some) for some in torch.tensor_split(embeddings, -(-len(embeddings) // CHUNK))])
+        left = torch.cat(
+            [forward(network.encoder, some) for some in torch.tensor_split(embeddings, -(-len(embeddings) // CHUNK))]
+        )
         for level in range(len(network.centers)):
             found = clustered(left.numpy(), network.centers.shape[1], 10, seed + level)
             network.centers[level] = torch.from_numpy(found)

@@ -76,9 +76,10 @@ def test_balanced_codes_share_a_batch_where_nearest_ones_do_not():
     centers = left[:8].clone()
     plain = torch.bincount(assigned(left, centers, 0.0, 0), minlength=8)
     even = torch.bincount(assigned(left, centers, 0.02, 50), minlength=8)
-    assert plain.max() > 100
-    assert even.max() < 75
-    assert even.min() > 25
+    assert plain.max() > 80
+    assert plain.min() < 20
+    assert even.max() < 65
+    assert even.min() > 35
 
 
 def test_dead_codes_restart_from_latents_of_the_batch_and_others_stay():
@@ -132,5 +133,5 @@ def test_progress_counts_every_step():
 def test_too_few_distinct_embeddings_or_steps_are_refused():
     with pytest.raises(InputError, match="only 7 are distinct"):
         fitted(np.tile(EMBEDDINGS[:7], (43, 1)))
-    with pytest.raises(InputError, match="warmup=150 must be less than quantizer.steps=150"):
+    with pytest.raises(InputError, match=r"warmup=150 must be less than quantizer\.steps=150"):
         fitted(warmup=150)

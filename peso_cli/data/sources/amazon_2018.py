@@ -27,6 +27,4 @@ def _items(file: SourceFile, _: RawDataset) -> pl.LazyFrame:
     return items_of(table, known_of(table, _ITEMS))
 
 
-AMAZON_2018 = Layout(
-    _events, _items, ("[!m]*.json", "[!m]*.json.gz", "*.csv", "*.csv.gz"), ("meta_*.json", "meta_*.json.gz")
-)
+AMAZON_2018 = Layout(_events, _items, ("*.json", "*.json.gz", "*.csv", "*.csv.gz"), ("meta_*.json", "meta_*.json.gz"))

@@ -29,5 +29,5 @@ def _items(file: SourceFile, _: RawDataset) -> pl.LazyFrame:
 
 
 AMAZON_2023 = Layout(
-    _events, _items, ("[!m]*.jsonl", "[!m]*.jsonl.gz", "*.csv", "*.csv.gz"), ("meta_*.jsonl", "meta_*.jsonl.gz")
+    _events, _items, ("*.jsonl", "*.jsonl.gz", "*.csv", "*.csv.gz"), ("meta_*.jsonl", "meta_*.jsonl.gz")
 )

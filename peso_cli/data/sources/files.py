@@ -42,11 +42,12 @@ class Entry:
     text: str
     checksum: str | None
 
-    def files(self, patterns: tuple[str, ...], display: Display) -> list[SourceFile]:
+    def files(self, patterns: tuple[str, ...], but: tuple[str, ...], display: Display) -> list[SourceFile]:
         """Return the files it means, in the order of their names.
 
         Args:
             patterns: names of the files that count in a folder.
+            but: names of those that do not, although they match.
             display: where to say what is going on.
 
         Raises:
@@ -55,9 +56,9 @@ class Entry:
         """
         path = Path(self.text).expanduser()
         if self.text in RESOURCES:
-            found = self._inside(self._fetched(), patterns)
+            found = self._inside(self._fetched(), patterns, but)
         elif path.is_dir():
-            found = self._inside(path, patterns)
+            found = self._inside(path, patterns, but)
         elif path.is_file():
             found = [SourceFile(path, self.text)]
         elif is_url(self.text):
@@ -77,9 +78,9 @@ class Entry:
         fetched.verify()
         return fetched.folder
 
-    def _inside(self, folder: Path, patterns: tuple[str, ...]) -> list[SourceFile]:
+    def _inside(self, folder: Path, patterns: tuple[str, ...], but: tuple[str, ...]) -> list[SourceFile]:
         names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-        found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        found = [name for name in names if _matches(name, patterns) and not _matches(name, but)]
         if not found:
             raise InputError(f"{self}: no file in {folder} is called {' or '.join(patterns)}")
         return [SourceFile(folder / name, f"{self.text}/{name}") for name in found]
@@ -102,6 +103,10 @@ def entries(config: RawDataset) -> tuple[list[Entry], list[Entry]]:
     checksums = dict(zip(urls, config.checksums, strict=False))
     interactions = [Entry("dataset.interactions", text, checksums.get(text)) for text in config.interactions]
     return interactions, [Entry("dataset.items", text, checksums.get(text)) for text in config.items]
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _plain(file: SourceFile, display: Display) -> SourceFile:

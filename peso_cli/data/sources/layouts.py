@@ -12,6 +12,9 @@ from peso_cli.data.sources.files import Entry, SourceFile, entries
 from peso_cli.data.sources.frames import EVENT_SCHEMA, ITEM_SCHEMA, Raw
 from peso_cli.stages import Display
 
+Names = tuple[str, ...]
+"""Patterns of file names."""
+
 Scan = Callable[[SourceFile, RawDataset], pl.LazyFrame]
 """Gives the rows of one file with the fixed columns; raises InputError where it isn't of the layout."""
 
@@ -29,8 +32,8 @@ class Layout:
 
     events: Scan
     items: Scan
-    event_files: tuple[str, ...]
-    item_files: tuple[str, ...]
+    event_files: Names
+    item_files: Names
 
 
 def read_files(layout: Layout, config: RawDataset, display: Display) -> Raw:
@@ -42,11 +45,15 @@ def read_files(layout: Layout, config: RawDataset, display: Display) -> Raw:
     """
     interactions, items = entries(config)
 
-    def scanned(given: list[Entry], patterns: tuple[str, ...], scan: Scan) -> list[pl.LazyFrame]:
-        return [scan(file, config) for entry in given for file in entry.files(patterns, display)]
+    def scanned(given: list[Entry], scan: Scan, patterns: Names, but: Names) -> list[pl.LazyFrame]:
+        return [scan(file, config) for entry in given for file in entry.files(patterns, but, display)]
 
+    events, texts = layout.event_files, layout.item_files
+    # Tables of both kinds may have the same names; where they don't, those of items are the more special ones.
+    special = () if events == texts else texts
     return together(
-        scanned(interactions, layout.event_files, layout.events), scanned(items, layout.item_files, layout.items)
+        scanned(interactions, layout.events, events, special),
+        scanned(items, layout.items, texts, ()),
     )
 
 
