@@ -44,7 +44,8 @@ def append(composed: Composed, files: Sequence[str], items: Sequence[str], as_js
         raise InputError(f"dataset.source={dataset.source} can't be appended to; give dataset=built dataset.name=NAME")
     if not files:
         raise InputError("no file with new interactions is named; write peso data append FILE dataset=built ...")
-    root, rows = Path(dataset.path), composed.config.cleaning.on_bad_row
+    root, given = Path(dataset.path), any(word.startswith("cleaning.on_bad_row=") for word in composed.overrides)
+    rows = composed.config.cleaning.on_bad_row if given else None
     raw = _raw(dataset, root, files, items)
     with TerminalDisplay() as display:
         report = run(root, open_raw(raw, display), display, [*files, *items], rows)

@@ -145,10 +145,11 @@ def write_appended(folder: Path, stage: int, items: Sequence[str], codes: Codes,
 
 
 def _write_codebooks(path: Path, tensors: Tensors) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     own = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    write_atomically(path, lambda part: save_file(own, part))
+    # The library's own writing of files leaves them readable for their owner alone.
+    write_atomically(path, lambda part: part.write_bytes(save(own)))
 
 
 def _write_codes(path: Path, items: Sequence[str], codes: Codes) -> None:

