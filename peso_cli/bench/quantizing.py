@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import sklearn.cluster  # noqa: F401  (so that no quantizer's time holds that of the import)
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
@@ -77,7 +78,8 @@ def _zipf(random: np.random.Generator, kinds: int, count: int) -> NDArray[np.int
 def _spread(random: np.random.Generator, rows: int, width: int) -> NDArray[np.float64]:
     """Draw normal vectors of mean squared length 1 whose axes' variances fall as 1 / rank."""
     variances = 1 / (np.arange(width) + 3.0)
-    return random.standard_normal((rows, width)) * np.sqrt(variances / variances.sum())
+    found: NDArray[np.float64] = random.standard_normal((rows, width)) * np.sqrt(variances / variances.sum())
+    return found
 
 
 def _measured(quantizer: Quantizer, embeddings: Floats, seed: int, tick: Tick) -> Document:

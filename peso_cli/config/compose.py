@@ -209,6 +209,8 @@ def _missing_choice(error: MissingConfigException, groups: Mapping[str, Sequence
 def _composition_message(text: str, parsed: Sequence[Override]) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match[1], parsed)
+    if match := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{match[1]} has no value; add {match[1]}=VALUE"
     reason = " ".join(text.split())
     if match := re.search(r" full_key: (\S*) object_type=.*", reason):
         return f"{match[1]}: {reason[: match.start()]}"

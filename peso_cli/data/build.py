@@ -19,7 +19,7 @@ from peso_cli.data.provenance import Settings, differences, inputs_of, settings_
 from peso_cli.data.raw import Cleaning, RawDataset, Split
 from peso_cli.data.reading import read_object
 from peso_cli.data.sources.frames import Raw
-from peso_cli.data.splitting import cut_points, moments_of, refuse_empty, stages_of
+from peso_cli.data.splitting import check_split, cut_points, moments_of, refuse_empty, stages_of
 from peso_cli.data.stage_files import StageFigures, StageWriter, read_figures, write_texts
 from peso_cli.data.temporary import move_into_place, temporary_beside
 from peso_cli.errors import InputError
@@ -66,6 +66,7 @@ def build(dataset: RawDataset, cleaning: Cleaning, split: Split, raw: Raw, displ
         InputError: something else lies in the folder; rows can't be read; a step leaves nothing; a stage is empty.
         RunError: the folder came into being meanwhile.
     """
+    check_split(split)
     root, settings = Path(dataset.path), settings_of(dataset, cleaning, split)
     inputs = inputs_of([*dataset.interactions, *dataset.items])
     if (root / MANIFEST).is_file():

@@ -47,6 +47,18 @@ def stages_of(split: Split, cuts: Sequence[int], events: Events) -> NDArray[np.i
     return np.searchsorted(np.array(cuts, dtype=np.int64), moments, side="right") + 1
 
 
+def check_split(split: Split) -> None:
+    """Check, before any work, that the settings don't contradict themselves.
+
+    Raises:
+        InputError: shares don't sum to 1, or dates are missing, malformed or out of order.
+    """
+    if split.by == "dates":
+        _dates(split.dates)
+    if split.by == "shares" and not math.isclose(sum(split.shares), 1.0, abs_tol=1e-6):
+        raise InputError(f"split.shares: they sum to {sum(split.shares):g}; make it 1")
+
+
 def cut_points(split: Split, moments: Moments) -> list[int]:
     """Return the moments (milliseconds since 1970 UTC) at which stages 2, 3, … begin.
 
@@ -60,13 +72,12 @@ def cut_points(split: Split, moments: Moments) -> list[int]:
     Raises:
         InputError: the settings contradict themselves.
     """
+    check_split(split)
     if split.by == "dates":
         return _dates(split.dates)
     size, low, high = _extent(moments)
     if split.by == "periods":
         return [low + (high - low + 1) * number // split.periods for number in range(1, split.periods)]
-    if not math.isclose(sum(split.shares), 1.0, abs_tol=1e-6):
-        raise InputError(f"split.shares: they sum to {sum(split.shares):g}; make it 1")
     ranks = [min(round(size * share), size - 1) for share in accumulate(split.shares[:-1])]
     return [_nearer_end(*found) for found in zip(ranks, _ranked(moments, ranks, low, high), strict=True)]
 

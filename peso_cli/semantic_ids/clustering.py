@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from peso_cli.errors import InputError
 from peso_cli.semantic_ids.parts import Codes, Floats
-from peso_cli.semantic_ids.residual import nearest
+from peso_cli.semantic_ids.residual import chunks, nearest
 
 _START = 10_000
 """Most vectors among which k-means++ looks for its first centres: its time is that of many rounds of k-means."""
@@ -39,21 +39,30 @@ def revived(vectors: Floats, centers: Floats) -> Floats:
     for _ in range(_REVIVALS):
         codes = nearest(vectors, centers)
         dead = np.flatnonzero(np.bincount(codes, minlength=len(centers)) == 0)
-        far = np.square(vectors - centers[codes]).sum(axis=1)
-        if not len(dead) or not far.any():
+        if not len(dead):
             break
-        centers = _put_far(vectors, centers, dead, far)
+        centers = _put_far(vectors, centers, codes, dead)
     return centers
 
 
-def _put_far(vectors: Floats, centers: Floats, dead: NDArray[np.intp], far: Floats) -> Floats:
+def _put_far(vectors: Floats, centers: Floats, codes: Codes, dead: NDArray[np.intp]) -> Floats:
+    """Put dead codes' centres on vectors, each on the one that is then farthest from all centres."""
+    far = _squared(vectors, centers, codes)
     centers = centers.copy()
     for code in dead:
         if far.max() <= 0:
             break
         centers[code] = vectors[far.argmax()]
-        far = np.minimum(far, np.square(vectors - centers[code]).sum(axis=1))
+        far = np.minimum(far, _squared(vectors, centers, np.full(len(vectors), code, np.int32)))
     return centers
+
+
+def _squared(vectors: Floats, centers: Floats, codes: Codes) -> Floats:
+    """Return the (n,) squared distances of vectors from the centres of their codes."""
+    found = np.empty(len(vectors), np.float32)
+    for rows in chunks(len(vectors)):
+        found[rows] = np.square(vectors[rows] - centers[codes[rows]]).sum(axis=1)
+    return found
 
 
 def means(vectors: Floats, codes: Codes, centers: Floats) -> Floats:

@@ -91,6 +91,13 @@ def nearest(vectors: Floats, centers: Floats) -> Codes:
     What rounding in float32 may have decided is decided again in float64, so that the codes depend neither on the
     order in which a product of matrices adds nor on the number of threads.
     """
+    codes = np.empty(len(vectors), np.int32)
+    for rows in chunks(len(vectors)):
+        codes[rows] = _nearest(vectors[rows], centers)
+    return codes
+
+
+def _nearest(vectors: Floats, centers: Floats) -> Codes:
     found = distances(vectors, centers)
     codes: Codes = found.argmin(axis=1).astype(np.int32)
     norms = np.square(vectors).sum(axis=1) + np.square(centers).sum(axis=1).max()

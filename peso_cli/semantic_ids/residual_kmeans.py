@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from peso_cli.errors import InputError
 from peso_cli.semantic_ids.clustering import check_distinct, clustered, means
 from peso_cli.semantic_ids.parts import Codes, Floats, Tick
 from peso_cli.semantic_ids.residual import chunks, distances, left_over, nearest
@@ -43,6 +44,8 @@ def fit_levels(embeddings: Floats, plan: Plan, seed: int, tick: Tick) -> tuple[t
     Raises:
         InputError: there are fewer distinct embeddings in the sample than codes.
     """
+    if plan.sample is not None and plan.sample < plan.codes:
+        raise InputError(f"quantizer.sample={plan.sample} must be at least quantizer.codes={plan.codes}, or null")
     rows = _sampled(len(embeddings), plan.sample, seed)
     left = np.array(embeddings[rows], np.float32)
     check_distinct(left, plan.codes, "quantizer.codes")

@@ -102,6 +102,8 @@ def test_too_few_distinct_embeddings_are_refused():
     with pytest.raises(InputError, match=r"quantizer\.codes=8: .* 300 embeddings, of which only 7 are distinct"):
         fitted(np.tile(EMBEDDINGS[:7], (43, 1))[:300])
     fitted(np.tile(EMBEDDINGS[:8], (38, 1))[:300])
+    with pytest.raises(InputError, match=r"quantizer\.sample=7 must be at least quantizer\.codes=8"):
+        fitted(sample=7)
 
 
 matrices = st.tuples(st.integers(2, 60), st.integers(2, 7), st.integers(0, 2**32 - 1))
