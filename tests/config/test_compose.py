@@ -183,7 +183,10 @@ def test_every_value_has_an_origin():
         (["dataset=amazon_games"], ["dataset.path has no value", "add dataset.path=VALUE"]),
         (["dataset=csv", "dataset.interactions=[e.csv]"], ["dataset.name has no value", "add dataset.name=VALUE"]),
         (["dataset=csv", "dataset.name=mine"], ["dataset.interactions has no value"]),
-        (["dataset=csv", "dataset.name=mine", "dataset.interactions=e.csv"], ["interactions=e.csv", "list in brackets"]),
+        (
+            ["dataset=csv", "dataset.name=mine", "dataset.interactions=e.csv"],
+            ["interactions=e.csv", "list in brackets"],
+        ),
         (["dataset=built", "dataset.name=../x"], ["dataset.name=../x", "pattern"]),
         (["split.by=weeks"], ["split.by=weeks", "'shares', 'dates' or 'periods'"]),
         (["tokenizer.resolve=maybe"], ["tokenizer.resolve=maybe", "'none', 'sinkhorn', 'reassign' or 'extra_level'"]),

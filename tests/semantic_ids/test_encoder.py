@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,13 @@ def test_each_choice_makes_a_part(name):
     part = make_part("embedding", settings)
     assert part.name == name
     assert callable(part.embed)
+
+
+def test_texts_of_later_stages_change_no_bit_of_earlier_vectors(bert, monkeypatch, tmp_path):
+    items = items_of(TEXTS)
+    later = replace(items, stage=np.where(np.arange(len(TEXTS)) < 15, 1, 2).astype(np.int32))
+    encoder = encoder_of(bert)
+    both = encoder.embed(later, Lines())
+    monkeypatch.setenv("PESO_CACHE", str(tmp_path / "another"))
+    alone = encoder.embed(items_of(TEXTS[:15]), Lines())
+    assert alone.tobytes() == both[:15].tobytes()

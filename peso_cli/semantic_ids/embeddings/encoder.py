@@ -49,4 +49,4 @@ class Encoder:
         """
         from peso_cli.semantic_ids.embeddings.encoding import embed_texts
 
-        return embed_texts(self, items.texts, display)
+        return embed_texts(self, items.texts, items.stage.tolist(), display)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -26,8 +26,14 @@ CHUNK: Final = 1024
 """Texts that are embedded between two parts of the cache: an interruption costs no more than these."""
 
 
-def embed_texts(encoder: Encoder, texts: Sequence[str], display: Display) -> Floats:
+def embed_texts(encoder: Encoder, texts: Sequence[str], stages: Sequence[int], display: Display) -> Floats:
     """Return the (texts, width) vectors of texts, zeros for empty ones.
+
+    Args:
+        encoder: the settings.
+        texts: what is embedded.
+        stages: for each text, the stage from which on it is known.
+        display: shows progress.
 
     Raises:
         InputError: the model can't be had or read, reads fewer tokens than `max_tokens`, or no text is there.
@@ -43,7 +49,8 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], display: Display) -> Flo
     known = len(distinct) - len(missing)
     display.say(f"{encoder.name}: {len(distinct)} distinct texts, {known} of them embedded before{zeros}")
     if missing:
-        _fill(cache, encoder, {key: text for key, text in distinct.items() if key in missing}, display)
+        wanted = {key: text for key, text in distinct.items() if key in missing}
+        _fill(cache, encoder, wanted, _first_stages(texts, stages), display)
     rows = [row for row, text in enumerate(texts) if text]
     vectors = cache.vectors([text_key(texts[row]) for row in rows])
     if not empty:
@@ -70,17 +77,37 @@ def _as_embedding(source: Source, error: InputError) -> InputError:
     return InputError(f"embedding.model={source.name}{str(error).removeprefix(str(source))}")
 
 
-def _fill(cache: VectorCache, encoder: Encoder, texts: dict[bytes, str], display: Display) -> None:
-    """Embed texts, longest first, so that a chunk's are of similar length and too large a batch shows at once."""
+def _first_stages(texts: Sequence[str], stages: Sequence[int]) -> dict[bytes, int]:
+    """Return, for each distinct text, the first stage that has it."""
+    first: dict[bytes, int] = {}
+    for text, stage in zip(texts, stages, strict=True):
+        key = text_key(text)
+        first[key] = min(stage, first.get(key, stage))
+    return first
+
+
+def _fill(
+    cache: VectorCache, encoder: Encoder, texts: dict[bytes, str], stages: dict[bytes, int], display: Display
+) -> None:
+    """Embed texts chunk by chunk."""
     from peso_cli.semantic_ids.embeddings.text_model import load_text_model
 
     source = Source("model", encoder.model, encoder.revision)
     model = load_text_model(encoder, source.folder())
-    keys = sorted(texts, key=lambda key: (-len(texts[key]), key))
-    tick = display.bar(f"embedding texts with {encoder.name}")
-    for start in range(0, len(keys), CHUNK):
-        chunk = keys[start : start + CHUNK]
-        cache.add(chunk, model.vectors([texts[key] for key in chunk], _counted(tick, start, len(keys))))
+    tick, done = display.bar(f"embedding texts with {encoder.name}"), 0
+    for chunk in _chunks(texts, stages):
+        cache.add(chunk, model.vectors([texts[key] for key in chunk], _counted(tick, done, len(texts))))
+        done += len(chunk)
+
+
+def _chunks(texts: dict[bytes, str], stages: dict[bytes, int]) -> Iterator[list[bytes]]:
+    """Yield texts a chunk at a time, longest first, so that a chunk's are alike and too large a batch shows at once.
+
+    No chunk holds texts of two stages: what a later stage brings changes no rounding of an earlier one's vectors.
+    """
+    for stage in sorted({stages[key] for key in texts}):
+        keys = sorted((key for key in texts if stages[key] == stage), key=lambda key: (-len(texts[key]), key))
+        yield from (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
 
 
 def _counted(tick: Tick, before: int, total: int) -> Callable[[int], None]:
