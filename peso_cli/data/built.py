@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from peso_cli.data.blocks import Block, Dataset
-from peso_cli.data.layout import FORMAT, MANIFEST, SEMANTIC_IDS, StageFolder, stage_folders
+from peso_cli.data.layout import MANIFEST, SEMANTIC_IDS, StageFolder, stage_folders
+from peso_cli.data.parquet import read_document, read_table, verify
 from peso_cli.data.raw import BuiltDataset
-from peso_cli.data.reading import read_object
-from peso_cli.errors import InputError, RunError, nearest
-from peso_cli.files import sha256
+from peso_cli.errors import InputError, nearest
 from peso_cli.semantic_ids.catalog import Catalog
 from peso_cli.semantic_ids.store import TOKENIZER, Stored, read_stored
 
@@ -82,17 +79,10 @@ def _read_manifest(root: Path) -> int:
         raise InputError(f"dataset.path={root}: no such folder; peso data build makes it from raw interactions")
     if not (root / MANIFEST).is_file():
         raise InputError(f"dataset.path={root}: holds no finished build ({MANIFEST} is missing); run peso data build")
-    stages = _read_document(root / MANIFEST).get("stages")
+    stages = read_document(root / MANIFEST).get("stages")
     if not isinstance(stages, int) or stages < 1:
         raise InputError(f"{root / MANIFEST}: 'stages' is {stages!r}, which is no number of stages; build it again")
     return stages
-
-
-def _read_document(path: Path) -> dict[str, Any]:
-    document = read_object(path)
-    if document.get("format") != FORMAT:
-        raise InputError(f"{path}: has format {document.get('format')!r}; this version of peso reads {FORMAT}")
-    return document
 
 
 def _finished_stages(root: Path, built: int) -> list[StageFolder]:
@@ -134,38 +124,8 @@ def _command(config: BuiltDataset, *more: str) -> str:
 
 def _read_items(stage: StageFolder) -> pl.DataFrame:
     """Return the items that a stage is the first to have: item, title."""
-    _verify(stage, stage.items)
-    return _read_table(stage.items, {"item": pl.String, "title": pl.String}, filled=("item",))
-
-
-def _verify(stage: StageFolder, path: Path) -> None:
-    promised = _read_document(stage.manifest).get("files")
-    if not isinstance(promised, dict) or path.name not in promised:
-        raise InputError(f"{stage.manifest}: 'files' has no SHA-256 of {path.name}; build the dataset again")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; build the dataset again")
-    if sha256(path) != promised[path.name]:
-        raise RunError(f"{path}: changed since stage {stage.stage} was built; build the dataset again")
-
-
-def _read_table(path: Path, columns: Mapping[str, Any], filled: tuple[str, ...]) -> pl.DataFrame:
-    """Read columns of a Parquet file, of which the `filled` ones are to have no nulls."""
-    try:
-        lazy = pl.scan_parquet(path, glob=False)
-        schema = lazy.collect_schema()
-        for name, kind in columns.items():
-            if schema.get(name) != kind:
-                found = schema.get(name, "missing")
-                raise InputError(f"{path}: column {name!r} is {found}; it should hold {kind}")
-        table = lazy.select(*columns).collect()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: can't be read as Parquet ({' '.join(str(error).split())[:80]})") from None
-    for name in filled:
-        if table[name].null_count():
-            raise InputError(f"{path}: row {table[name].is_null().arg_true()[0] + 1} has no {name!r}")
-    return table
+    verify(stage, stage.items)
+    return read_table(stage.items, {"item": pl.String, "title": pl.String}, filled=("item",))
 
 
 def _read_catalog(config: BuiltDataset, ids: Stored, items: pl.DataFrame) -> Catalog:
@@ -195,10 +155,10 @@ def _check_codes(ids: Stored, items: pl.Series) -> None:
 def _read_events(stage: StageFolder, items: pl.Series) -> _Events:
     """Read a stage's events; `items` are those known by then, in catalog order."""
     path = stage.interactions
-    _verify(stage, path)
+    verify(stage, path)
     # One column of strings at a time: together they take several times the memory of the indices.
     indices = _item_indices(path, items)
-    runs = _read_table(path, {"user": pl.String}, filled=("user",))["user"].rle().struct
+    runs = read_table(path, {"user": pl.String}, filled=("user",))["user"].rle().struct
     users, starts = runs.field("value"), np.append(0, np.cumsum(runs.field("len").to_numpy().astype(np.int64)))
     if not len(indices):
         raise InputError(f"{path}: the stage holds no event")
@@ -209,7 +169,7 @@ def _read_events(stage: StageFolder, items: pl.Series) -> _Events:
 
 def _item_indices(path: Path, items: pl.Series) -> NDArray[np.int32]:
     """Return (events,) the catalog indices of a file's items."""
-    table = _read_table(path, {"item": pl.String}, filled=("item",))
+    table = read_table(path, {"item": pl.String}, filled=("item",))
     positions = pl.DataFrame({"item": items, "index": np.arange(len(items), dtype=np.int32)})
     joined = table.join(positions, on="item", how="left", maintain_order="left")
     if joined["index"].null_count():

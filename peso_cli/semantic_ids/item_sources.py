@@ -13,8 +13,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from peso_cli.data.layout import MANIFEST, StageFolder, stage_folders
-from peso_cli.errors import InputError, RunError
-from peso_cli.files import read_json, sha256
+from peso_cli.data.parquet import read_table, verify
+from peso_cli.data.sources.frames import ITEM_SCHEMA
+from peso_cli.errors import InputError
 from peso_cli.semantic_ids.markup import clean, unwrapped
 from peso_cli.semantic_ids.parts import Items
 from peso_cli.semantic_ids.text import field_text, item_texts, read_item_file
@@ -99,25 +100,15 @@ def _categories(value: str | None) -> list[str]:
 
 
 def _read_items(stage: StageFolder) -> pl.DataFrame:
-    _verify(stage, stage.items)
-    return pl.read_parquet(stage.items)
+    verify(stage, stage.items)
+    return read_table(stage.items, ITEM_SCHEMA, filled=("item",))
 
 
 def _histories(stage: StageFolder, items: pl.Series) -> list[NDArray[np.int32]]:
     """Return the indices of each user's items in time order; a user's rows stand together."""
-    _verify(stage, stage.interactions)
-    events = pl.read_parquet(stage.interactions, columns=["user", "item"])
+    verify(stage, stage.interactions)
+    events = read_table(stage.interactions, {"user": pl.String, "item": pl.String}, filled=("user", "item"))
     known = pl.DataFrame({"item": items, "index": np.arange(len(items), dtype=np.int32)})
     indices = events.join(known, on="item", how="left", maintain_order="left")["index"].to_numpy()
     lengths = events["user"].rle().struct.field("len").to_numpy().astype(np.int64)
     return np.split(indices, np.cumsum(lengths)[:-1])
-
-
-def _verify(stage: StageFolder, path: Path) -> None:
-    try:
-        promised = read_json(stage.manifest)["files"][path.name]
-        found = sha256(path)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{path}: not there as {stage.manifest} promises it; build the dataset again") from None
-    if found != promised:
-        raise RunError(f"{path}: changed since stage {stage.stage} was built; build the dataset again")

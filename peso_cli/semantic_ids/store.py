@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from peso_cli.data.layout import FORMAT
+from peso_cli.data.parquet import read_table
 from peso_cli.errors import InputError, RunError
 from peso_cli.files import fsync_folder, read_json, sha256, write_atomically, write_json
 from peso_cli.semantic_ids.parts import Codes
@@ -162,7 +163,7 @@ def read_stored(folder: Path) -> Stored:
     """Read semantic IDs and check every file against its checksum.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or a file of them isn't as it should be.
         RunError: a file is missing or damaged.
     """
     if not (folder / TOKENIZER).is_file():
@@ -201,6 +202,10 @@ def _verify(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _read_codes(path: Path, levels: int) -> tuple[list[str], Codes]:
-    frame = pl.read_parquet(path)
-    flat = frame["codes"].explode(empty_as_null=False).to_numpy()
-    return frame["item"].to_list(), flat.reshape(-1, levels).astype(np.int32)
+    frame = read_table(path, {"item": pl.String, "codes": pl.List(pl.Int32)}, filled=("item", "codes"))
+    if (frame["codes"].list.len() != levels).any():
+        raise InputError(f"{path}: an item hasn't {levels} codes; {_MEND}")
+    flat = frame["codes"].explode(empty_as_null=False)
+    if flat.null_count():
+        raise InputError(f"{path}: a code is missing; {_MEND}")
+    return frame["item"].to_list(), flat.to_numpy().reshape(-1, levels).astype(np.int32)
