@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from peso_cli.config.parts import make_part
-from peso_cli.data.layout import SEMANTIC_IDS, StageFolder
+from peso_cli.data.layout import SEMANTIC_IDS, StageFolder, stage_folders
 from peso_cli.errors import InputError
 from peso_cli.files import sha256
 from peso_cli.semantic_ids.item_sources import items_of_built
@@ -110,7 +110,7 @@ def figures_of(items: Items, made: Tokenized) -> dict[str, Any]:
 
 def _write(root: Path, folder: Path, settings: Mapping[str, Any], items: Items, made: Tokenized) -> dict[str, Any]:
     """Store new semantic IDs; return counts and quality."""
-    figures, stages = figures_of(items, made), range(1, int(items.stage.max()) + 1)
+    figures, stages = figures_of(items, made), range(1, len(stage_folders(root)) + 1)
     document = {
         "settings": settings,
         "levels": len(made.level_sizes),
@@ -125,7 +125,7 @@ def _write(root: Path, folder: Path, settings: Mapping[str, Any], items: Items, 
 def _extended(root: Path, stored: Stored, embedding: Embedding, quantizer: Quantizer, display: Display) -> Outcome:
     _refuse_other_build(root, stored)
     items = items_of_built(root, stored.settings["text"], display)
-    last = int(items.stage.max())
+    last = len(stage_folders(root))
     if last == stored.stages:
         return Outcome(stored.folder, "reused", stored.figures)
     made = extend(stored, items, embedding, quantizer, display)
