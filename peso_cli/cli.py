@@ -234,24 +234,26 @@ def fetch(
 
 @app.command(context_settings=_INTERSPERSED)
 def bench(
-    what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth or all.")],
+    what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth, data, tokenize or all.")],
     overrides: Overrides = None,
     users: Annotated[int, typer.Option(min=1, help="Test users whose recommendations are compared.")] = 512,
     timed: Annotated[int, typer.Option(min=1, help="How many of them are timed in the plain way.")] = 128,
     examples: Annotated[int, typer.Option(min=1, help="Training examples that are timed.")] = 400,
     steps: Annotated[int, typer.Option(min=0, help="Training steps before decoding is measured.")] = 100,
     repeats: Annotated[int, typer.Option(min=1, help="How often each way is timed.")] = 5,
+    rows: Annotated[int, typer.Option(min=1000, help="data: interactions; twice as many are built, too.")] = 10**6,
+    items: Annotated[int, typer.Option(min=1000, help="tokenize: embeddings to fit the quantizer to.")] = 53_000,
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
-    """Measure the engines beside the plain Hugging Face way, on the same examples, and check that results are equal."""
+    """Measure the engines beside the plain Hugging Face way, checking equality, and what builds and quantizers cost."""
     from peso_cli.commands.bench import BENCHES, Sizes
     from peso_cli.commands.bench import bench as run
 
     if what not in (*BENCHES, "all"):
         raise InputError(f"bench {what}: give {', '.join(BENCHES)} or all")
     names = BENCHES if what == "all" else (what,)
-    run(_compose(overrides, config_dir), names, Sizes(users, timed, examples, steps, repeats), json)
+    run(_compose(overrides, config_dir), names, Sizes(users, timed, examples, steps, repeats, rows, items), json)
 
 
 def _version(wanted: bool) -> None:

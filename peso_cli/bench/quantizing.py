@@ -9,7 +9,6 @@ import numpy as np
 import sklearn.cluster  # noqa: F401  (so that no quantizer's time holds that of the import)
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 
 from peso_cli.bench.measure import peak_memory, seconds_of
 from peso_cli.semantic_ids.parts import Codebooks, Codes, Floats, Quantizer, Tick
@@ -107,21 +106,3 @@ def sharing(codes: Codes) -> float:
     """Return the share of items whose (n, levels) codes another item has, too."""
     _, which, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     return float((counts[which.ravel()] > 1).mean())
-
-
-def quantizer_table(document: Document) -> Table:
-    """Return the table of a `tokenize` document."""
-    title = "quantizers, {rows:,} embeddings of width {width}, {threads} threads".format(**document)
-    table = Table("", title=title, title_justify="left")
-    for column in ("s to fit", "s to encode", "MB at the peak", "codes used at least", "share a semantic ID", "error"):
-        table.add_column(column, justify="right")
-    for name, way in document["ways"].items():
-        peak = "not known" if way["peak_bytes"] is None else f"{way['peak_bytes'] / 2**20:,.0f}"
-        row = [f"{way['seconds']:.1f}", f"{way['encode_seconds']:.1f}", peak, f"{min(way['codes_used']):.1%}"]
-        table.add_row(
-            f"{name}, {way['levels']} x {way['codes']}",
-            *row,
-            f"{way['sharing']:.2%}",
-            f"{way['reconstruction_error']:.3f}",
-        )
-    return table

@@ -94,6 +94,26 @@ def _memory(document: Document) -> str:
     return f"memory at the peak with {memory['batch']} at once: plain {plain}, peso {ours}"
 
 
+def _data(document: Document) -> list[Table | str]:
+    title = "building stages, {users:,} users, {items:,} items, {threads} threads"
+    table = _table(title.format(**document), "seconds", "at the peak", "stages")
+    for rows, size in document["sizes"].items():
+        stages = str(len(size["stages"]))
+        table.add_row(f"{int(rows):,} rows", f"{size['seconds']:.1f}", _megabytes(size["peak_bytes"]), stages)
+    return [table]
+
+
+def _tokenize(document: Document) -> list[Table | str]:
+    title = "quantizers, {rows:,} embeddings of width {width}, {threads} threads"
+    columns = ("s to fit", "s to encode", "at the peak", "codes used at least", "share a semantic ID", "error")
+    table = _table(title.format(**document), *columns)
+    for name, way in document["ways"].items():
+        row = [f"{way['seconds']:.1f}", f"{way['encode_seconds']:.1f}", _megabytes(way["peak_bytes"])]
+        row += [f"{min(way['codes_used']):.1%}", f"{way['sharing']:.2%}", f"{way['reconstruction_error']:.3f}"]
+        table.add_row(f"{name}, {way['levels']} x {way['codes']}", *row)
+    return [table]
+
+
 def _megabytes(count: int | None) -> str:
     return "not known" if count is None else f"{count / 2**20:,.0f} MB"
 
@@ -111,4 +131,11 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-_KINDS = {"decode": _decode, "train": _train, "regularizer": _regularizer, "growth": _growth}
+_KINDS = {
+    "decode": _decode,
+    "train": _train,
+    "regularizer": _regularizer,
+    "growth": _growth,
+    "data": _data,
+    "tokenize": _tokenize,
+}

@@ -1,4 +1,4 @@
-"""`peso bench`: this package's engines beside the plain way."""
+"""`peso bench`: this package's engines beside the plain way, and what builds and quantizers cost."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Sizes:
         examples: training examples.
         steps: training steps before decoding is measured.
         repeats: how often each way is timed.
+        rows: interactions of the smaller one of two builds.
+        items: embeddings that the quantizer is fitted to.
     """
 
     users: int
@@ -31,9 +33,14 @@ class Sizes:
     examples: int
     steps: int
     repeats: int
+    rows: int
+    items: int
 
 
-BENCHES = ("decode", "train", "regularizer", "growth")
+BENCHES = ("decode", "train", "regularizer", "growth", "data", "tokenize")
+
+_WIDTH = 384
+"""Of the embeddings that quantizers are fitted to: that of a small text encoder."""
 
 
 def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool) -> None:
@@ -48,9 +55,9 @@ def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool)
     Raises:
         InputError: the settings or the data are wrong.
     """
-    stage = _checked_stage(composed.config)
+    _check(composed.config)
     with TerminalDisplay() as display:
-        documents = [_measure(name, composed.config, stage, sizes, display) for name in names]
+        documents = [_measure(name, composed.config, sizes, display) for name in names]
     if as_json:
         print_json(documents[0] if len(documents) == 1 else documents)
         return
@@ -61,26 +68,39 @@ def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool)
             OUT.print(part)
 
 
-def _checked_stage(config: Config) -> int:
+def _check(config: Config) -> None:
     if config.decoding.constraint != "trie":
         raise InputError(f"decoding.constraint={config.decoding.constraint}: bench compares searches within the trie")
     if not isinstance(config.stage, int):
         raise InputError(f"stage={config.stage}: bench takes one stage")
-    return config.stage
 
 
-def _measure(name: str, config: Config, stage: int, sizes: Sizes, display: Display) -> dict[str, Any]:
-    """Measure one bench on a backbone of its own: each of them changes the weights."""
+def _measure(name: str, config: Config, sizes: Sizes, display: Display) -> dict[str, Any]:
+    from peso_cli.bench.building import bench_build
+    from peso_cli.bench.growth import bench_growth
+    from peso_cli.bench.quantizing import bench_quantizers
+
+    display.say(f"bench {name}")
+    match name:
+        case "growth":
+            return bench_growth(config, sizes.repeats, display)
+        case "data":
+            return bench_build(sizes.rows, display)
+        case "tokenize":
+            return bench_quantizers([config.quantizer], sizes.items, _WIDTH, config.seed, display)
+        case _:
+            return _measure_engine(name, config, sizes, display)
+
+
+def _measure_engine(name: str, config: Config, sizes: Sizes, display: Display) -> dict[str, Any]:
+    """Measure one engine on a backbone of its own: each bench changes the weights."""
     from peso_cli.bench.cases import open_case
     from peso_cli.bench.decoding import bench_decoding
-    from peso_cli.bench.growth import bench_growth
     from peso_cli.bench.penalty import bench_penalty
     from peso_cli.bench.training import bench_training
 
-    display.say(f"bench {name}")
-    if name == "growth":
-        return bench_growth(config, sizes.repeats, display)
-    case = open_case(config, stage)
+    assert isinstance(config.stage, int)
+    case = open_case(config, config.stage)
     match name:
         case "decode":
             return bench_decoding(case, sizes.users, sizes.timed, sizes.repeats, sizes.steps, display)

@@ -64,8 +64,30 @@ def test_people_get_a_table(what):
     assert {"decode": "identical", "train": "cosines", "regularizer": "float64"}[what] in answer.out
 
 
+def test_builds_are_measured_in_two_sizes():
+    document = peso("bench", "data", "--rows", "3000", "--json").document
+    assert list(document["sizes"]) == ["3000", "6000"]
+    for size in document["sizes"].values():
+        assert size["seconds"] > 0
+        assert size["peak_bytes"] > 2**20
+        assert len(size["stages"]) == 5
+    assert "3,000 rows" in peso("bench", "data", "--rows", "3000").out
+
+
+def test_a_quantizer_is_measured_on_as_many_items_as_asked_for():
+    small = ("quantizer.levels=2", "quantizer.codes=16", "quantizer.iterations=3", "--items", "1000")
+    document = peso("bench", "tokenize", *small, "--json").document
+    (way,) = document["ways"].values()
+    assert (document["rows"], way["levels"], way["codes"]) == (1000, 2, 16)
+    assert len(way["codes_used"]) == 2
+    assert 0 < way["reconstruction_error"] < 1
+    assert "rq_kmeans, 2 x 16" in peso("bench", "tokenize", *small).out
+
+
 def test_wrong_input_is_refused():
-    refused(peso("bench", "decoding", *SMALL), "bench decoding", "decode, train, regularizer, growth or all")
+    refused(
+        peso("bench", "decoding", *SMALL), "bench decoding", "decode, train, regularizer, growth, data, tokenize or all"
+    )
     refused(peso("bench", "decode", *SMALL, "stage=all"), "stage=all", "one stage")
     refused(peso("bench", "decode", *SMALL, "decoding=positional"), "within the trie")
     refused(peso("bench", "train", *SMALL, "stage=9"), "stage=9")
