@@ -192,11 +192,11 @@ def _stack(runs: Sequence[UserFigures], name: str) -> NDArray[np.float64]:
 
 def _subtract(ours: NDArray[np.float64], theirs: NDArray[np.float64], averaged: bool) -> NDArray[np.float64]:
     """Subtract (seeds, n) figures seed by seed, or from the mean over seeds of whichever has fewer."""
-    if not averaged:
-        return ours - theirs
-    if len(ours) < len(theirs):
-        return ours.mean(axis=0) - theirs
-    return ours - theirs.mean(axis=0)
+    if averaged and len(ours) < len(theirs):
+        ours = ours.mean(axis=0, keepdims=True)
+    elif averaged:
+        theirs = theirs.mean(axis=0, keepdims=True)
+    return np.subtract(ours, theirs)
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -58,7 +58,8 @@ def paired_bootstrap(
     Every resample draws as many users as there are, with replacement and within their stage, and takes the same users
     in all seeds. From two seeds on it draws seeds with replacement as well (Owen 2007), one fewer than there are: the
     variance of a mean of S draws out of S would be (S - 1) / S of what it estimates, half of it for two seeds, that of
-    S - 1 draws isn't off (McCarthy and Snowden 1985). Few seeds remain few: their spread itself is poorly known.
+    S - 1 draws isn't off (McCarthy and Snowden 1985). With two or three seeds that differ by much more than users
+    explain, a true null is still rejected too often, for their spread is poorly known.
     Someone who is in several stages counts as somebody else in each.
 
     The interval is the percentile interval (Efron and Tibshirani 1993, chapter 13). BCa (chapter 14) would correct it
