@@ -90,23 +90,35 @@ def sid_figures(ranks: NDArray[np.int64], top: int) -> Figures:
 def item_figures(ranked: NDArray[np.int64], target: NDArray[np.integer[Any]], catalog: Catalog) -> Figures:
     """Return the figures of items, in expectation over the order of the items that share a semantic ID.
 
-    The g items of the target's SID fill g positions, behind the items of all SIDs ranked before. If m of these
-    positions lie within K, Recall@K is m / g, and NDCG@K the sum of the discounts of those m, divided by g.
+    The g items of the target's SID fill g positions, behind the items of all SIDs ranked before; see `placed_figures`.
 
     Args:
         ranked: (users, K) rows of `catalog.sids`, best first and distinct; -1 for a sequence that no item carries.
         target: (users,) catalog index of the target item.
         catalog: says which items share a SID.
     """
-    positions, at = np.arange(ranked.shape[1]), cutoffs(ranked.shape[1])
+    top = ranked.shape[1]
     target_sid = catalog.sid_of[target]
     group = catalog.sid_sizes[target_sid]
     ranks = sid_ranks(ranked, target_sid)
     # A sequence that no item carries keeps its place in the list.
     places = np.where(ranked >= 0, catalog.sid_sizes[ranked], 1)
-    ahead = (places * (positions < ranks[:, None] - 1)).sum(axis=1)
-    first = np.where(ranks > 0, ahead, len(positions))[:, None]
-    filled = (first <= positions) & (first + group[:, None] > positions)
+    ahead = (places * (np.arange(top) < ranks[:, None] - 1)).sum(axis=1)
+    return placed_figures(np.where(ranks > 0, ahead, top), group, top)
+
+
+def placed_figures(first: NDArray[np.int64], group: NDArray[np.int64], top: int) -> Figures:
+    """Return the figures of items that fill runs of positions: of m of g within K, Recall@K is m / g.
+
+    NDCG@K is the sum of the discounts of those m, divided by g.
+
+    Args:
+        first: (users,) the 0-based position at which the g items begin; `top` or more where they are missed.
+        group: (users,) how many they are.
+        top: the length of the lists.
+    """
+    positions, at = np.arange(top), cutoffs(top)
+    filled = (first[:, None] <= positions) & ((first + group)[:, None] > positions)
     recall = {f"recall@{k}": filled[:, :k].sum(axis=1) / group for k in at}
     return recall | {f"ndcg@{k}": ndcg_at_k(filled, k) / group for k in at}
 

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peso_cli.errors import InputError, RunError
-from peso_cli.evaluation.metrics import Figures, item_figures, sid_figures
-from peso_cli.semantic_ids.catalog import Catalog
+from peso_cli.evaluation.metrics import Figures, placed_figures, sid_figures
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,20 +138,13 @@ def _numbers(table: pa.Table, name: str) -> NDArray[np.int64]:
 def _figures(rank: NDArray[np.int64], position: NDArray[np.int64], sharing: NDArray[np.int64], top: int) -> Figures:
     """Return the figures of users, of both kinds.
 
-    Figures of items depend only on where the items that share the target's semantic ID begin and how many they are.
-    They are those of a list in which sequences of one place each come before that semantic ID.
-
     Args:
         rank: (n,) of the target's semantic ID, 0 if missed.
         position: (n,) where its items begin in the expanded list, 0 if missed.
         sharing: (n,) how many they are.
         top: the length of the lists.
     """
-    sizes, sid = np.unique(sharing, return_inverse=True)
-    carried = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    catalog = Catalog(tuple(map(str, range(len(carried)))), carried[:, None], {})
-    ranked = np.where(position[:, None] == np.arange(top) + 1, sid[:, None], -1)
-    item = item_figures(ranked, catalog.first_items[sid], catalog)
+    item = placed_figures(np.where(position > 0, position - 1, top), sharing, top)
     return {**sid_figures(rank, top), **{f"item.{name}": column for name, column in item.items()}}
 
 
