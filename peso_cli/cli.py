@@ -111,6 +111,30 @@ def runs(
     run(output, json)
 
 
+def _complete_table(incomplete: str) -> list[str]:
+    from peso_cli.commands.tables import table_names
+
+    return [name for name in table_names() if name.startswith(incomplete)]
+
+
+@app.command()
+def tables(
+    name: Annotated[str, typer.Argument(help="main, groups, forgetting, ...", autocompletion=_complete_table)],
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(help="What to show: dataset=amazon_games method=peso,single ...", show_default=False),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("outputs"),
+    format: Annotated[str, typer.Option(help="terminal, markdown, latex, csv or json.")] = "terminal",
+    baseline: Annotated[str, typer.Option(help="The method over which gains are taken; empty for none.")] = "single",
+    mix: Annotated[bool, typer.Option("--mix", help="Let runs that can't be compared stand in one table.")] = False,
+) -> None:
+    """Print a table of finished runs beside the published figures, and what fills its gaps."""
+    from peso_cli.commands.tables import tables as run
+
+    run(name, output, filters or [], format, baseline, mix)
+
+
 @app.command(context_settings=_INTERSPERSED)
 def config(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
     """Show the composed configuration, every group's choices, and where each value comes from."""

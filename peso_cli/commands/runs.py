@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.table import Table
 from peso_cli.artifacts import Artifact, find_artifacts
 from peso_cli.commands.output import print_json
 from peso_cli.errors import InputError, RunError
+from peso_cli.reports.collected import Figures, own_figures, place_of
 from peso_cli.reports.results import figure_cells, figure_columns
 from peso_cli.terminal import ERR, OUT
 
@@ -40,25 +42,13 @@ def runs(output: Path, as_json: bool) -> None:
     OUT.print(table)
 
 
-def _row(artifact: Artifact) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _row(artifact: Artifact) -> tuple[dict[str, Any], Figures] | None:
     """Return what identifies a stage, and its summary on its own test users: none while it is unfinished."""
     try:
-        dataset, backbone, _, variant = artifact.folder.resolve().parts[-6:-2]
-        named = {name: artifact.lineage()[name] for name in ("method", "seed", "stage")}
-        own = _own_summary(artifact, named["stage"]) if artifact.finished else {}
+        place = place_of(artifact)
+        own = own_figures(artifact.metrics(), artifact, place.stage) if artifact.finished else {}
     except RunError as error:
         ERR.print(f"left out: {error}", markup=False)
-    except (KeyError, TypeError, ValueError):
-        ERR.print(f"left out: {artifact.folder}: not the folder of a stage, or a damaged one", markup=False)
-    else:
-        place = {"dataset": dataset, "backbone": backbone, "variant": variant, "folder": str(artifact.folder)}
-        return {**place, **named, "state": "finished" if artifact.finished else "unfinished"}, own
-    return None
-
-
-def _own_summary(artifact: Artifact, stage: int) -> dict[str, Any]:
-    own: dict[str, Any] = artifact.metrics()["evaluated"][str(stage)]["test"]
-    columns = figure_columns(own)
-    if not columns or any(not isinstance(own[column], float) for column in columns):
-        raise ValueError("no figures")
-    return own
+        return None
+    state = "finished" if artifact.finished else "unfinished"
+    return {**asdict(place), "folder": str(artifact.folder), "state": state}, own

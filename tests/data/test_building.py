@@ -142,7 +142,7 @@ import os, sys
 sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
 import peso_cli.data.build as module
 module.cut_points = lambda *arguments: os.kill(os.getpid(), 9)
-from data.test_build import made
+from data.test_building import made
 from pathlib import Path
 made(Path({str(tmp_path / "built")!r}))
 """
@@ -193,7 +193,7 @@ def test_two_threads_make_the_same_bytes_as_one(tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
-from data.test_build import made
+from data.test_building import made
 from pathlib import Path
 rows = [(f"u{{n * 7919 % 1000}}", f"i{{n % 97}}", n // 3) for n in range(20000)]
 made(Path({str(tmp_path)!r}) / sys.argv[1], rows)

@@ -1,0 +1,131 @@
+"""What a method forgets and carries forward: every stage's model on every stage's users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from peso_cli.reports.averages import HIT, figure_names, unfilled
+from peso_cli.reports.beside import last_of_each_kind
+from peso_cli.reports.collected import Record
+from peso_cli.reports.filling import evaluate_command
+from peso_cli.reports.model import Cell, Column, Footnote, Row, Table, cell_of
+from peso_cli.reports.selection import Group, Variant
+
+NEEDS = "any method trained beyond stage 1"
+
+_DEFINITIONS = (
+    "BWT, backward transfer: the mean over stages j before the last, T, of R(T, j) - R(j, j), where R(i, j) is the "
+    "figure of the model after stage i on the test users of stage j; below 0 it has forgotten "
+    "(Lopez-Paz and Ranzato, Gradient Episodic Memory, NeurIPS 2017, arXiv 1706.08840)",
+    "FWT, forward transfer: the mean over stages j from 3 on of R(j - 1, j) - R(1, j). There, the second is the figure "
+    "of a model that isn't trained at all; here it is the base's, so that FWT tells what the stages in between brought",
+    "next stage: R(i, i + 1), what users of the next stage get before the model knows it; its mean is over i from 2 on",
+)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """R(i, j) of one variant and seed; None where it isn't known."""
+
+    group: Group
+    variant: Variant
+    seed: int
+    name: str
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """All stages, 1 among them."""
+        return (1, *self.group.stages)
+
+    def record(self, stage: int) -> Record | None:
+        """Return the model after a stage."""
+        return (
+            self.group.base_of(self.variant, self.seed) if stage == 1 else self.variant.records.get((self.seed, stage))
+        )
+
+    def at(self, model: int, users: int) -> float | None:
+        """Return the figure of the model after a stage on the users of another, of the data that stage now has."""
+        record, owner = self.record(model), self.record(users)
+        if record is None or (owner is not None and owner.data != record.data_of(users)):
+            return None
+        value: float | None = (record.figures(users) or {}).get(self.name)
+        return value
+
+    def next(self, model: int) -> float | None:
+        """Return the figure of the model after a stage on the users of the next."""
+        return self.at(model, model + 1)
+
+    def backward(self) -> float | None:
+        """Return the backward transfer."""
+        last = self.stages[-1]
+        return _mean([_difference(self.at(last, j), self.at(j, j)) for j in self.stages[:-1]])
+
+    def forward(self) -> float | None:
+        """Return the forward transfer; None with two stages."""
+        return _mean([_difference(self.next(j - 1), self.at(1, j)) for j in self.stages[2:]])
+
+    def ahead(self) -> float | None:
+        """Return the mean figure on the next stage's users; None with two stages."""
+        return _mean([self.next(i) for i in self.stages[1:-1]])
+
+
+def build(group: Group) -> list[Table]:
+    """Return a table of all variants' transfers, then the matrix of each."""
+    name = last_of_each_kind(figure_names(group))[-1]
+    return [_transfers(group, name), *(_matrix(group, variant, name) for variant in group.variants)]
+
+
+def _transfers(group: Group, name: str) -> Table:
+    columns = (Column("BWT", "+.4f"), Column("FWT", "+.4f"), Column("next stage"))
+    measures: tuple[Callable[[_Matrix], float | None], ...] = (_Matrix.backward, _Matrix.forward, _Matrix.ahead)
+    rows = [Row(v.name, tuple(_cell(group, v, name, measure) for measure in measures)) for v in group.variants]
+    notes = tuple(Footnote(text) for text in (*_DEFINITIONS, HIT))
+    table = Table(f"{group.title}: transfer, {name}", "method", columns, tuple(rows), notes)
+    if any(cell.mean is None for row in rows for cell in row.cells):
+        table = table.noting(Footnote("\N{EN DASH}: what fills it is named under the method's own table, below"))
+    return table.marked()
+
+
+def _matrix(group: Group, variant: Variant, name: str) -> Table:
+    stages = (1, *group.stages)
+    columns = [*(Column(f"stage {stage}", better="none") for stage in stages), Column("next stage", better="none")]
+    rows = [Row(f"after stage {i}", tuple(_row(group, variant, name, i, stages))) for i in stages]
+    notes = [*unfilled(group, [variant]), *_unscored(group, variant, name)]
+    return Table(
+        f"{group.title}: {variant.name}, {name} by users of", "model", tuple(columns), tuple(rows), tuple(notes)
+    )
+
+
+def _row(group: Group, variant: Variant, name: str, model: int, stages: Sequence[int]) -> Iterator[Cell]:
+    for users in stages:
+        yield _cell(group, variant, name, partial(_Matrix.at, model=model, users=users))
+    yield _cell(group, variant, name, partial(_Matrix.next, model=model))
+
+
+def _cell(group: Group, variant: Variant, name: str, measure: Callable[[_Matrix], float | None]) -> Cell:
+    values = [measure(_Matrix(group, variant, seed, name)) for seed in group.seeds]
+    return cell_of([value for value in values if value is not None], "not scored on these users, or not there")
+
+
+def _unscored(group: Group, variant: Variant, name: str) -> Iterator[Footnote]:
+    """Yield what trained stages weren't scored on, with the command that does it."""
+    for seed in group.seeds:
+        matrix = _Matrix(group, variant, seed, name)
+        trained = [stage for stage in matrix.stages if stage == 1 or matrix.record(stage) is not None]
+        lacking = [i for i in trained if any(matrix.at(i, j) is None for j in matrix.stages)]
+        if lacking and len(trained) > 1:
+            span = str(lacking[0]) if len(lacking) == 1 else f"[{','.join(map(str, lacking))}]"
+            command = evaluate_command(variant.any, seed, span, matrix.stages)
+            named = ", ".join(map(str, lacking))
+            yield Footnote(f"missing: {variant.name}, seed {seed}, after stage {named} on all stages' users", command)
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -1,0 +1,14 @@
+"""All methods by Recall and NDCG, averaged over the stages after the first (the paper's Table 2)."""
+
+from __future__ import annotations
+
+from peso_cli.reports.model import Table
+from peso_cli.reports.selection import Group
+from peso_cli.reports.standings import standings
+
+NEEDS = "any method trained beyond stage 1"
+
+
+def build(group: Group) -> list[Table]:
+    """Return the table of a group."""
+    return [standings(group)]
