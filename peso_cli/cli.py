@@ -323,7 +323,10 @@ def _run() -> int:
         typer.echo(f"peso: {error}", err=True)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("peso: interrupted; the same command goes on from the last checkpoint", err=True)
+        typer.echo(
+            "peso: interrupted; the same command goes on from what is finished, and from a stage's last checkpoint",
+            err=True,
+        )
         return _INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -127,7 +127,11 @@ def test_overrides_and_options_may_stand_in_any_order():
         (RunError("it broke"), 1, "peso: it broke"),
         (PermissionError(13, "Permission denied", "/some/file"), 1, "peso: /some/file: Permission denied"),
         (OSError(28, "No space left on device"), 1, "peso: the system: No space left on device"),
-        (KeyboardInterrupt(), 130, "peso: interrupted; the same command goes on from the last checkpoint"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "peso: interrupted; the same command goes on from what is finished, and from a stage's last checkpoint",
+        ),
     ],
 )
 def test_how_a_command_ends_is_one_line_and_a_code(monkeypatch, error, code, line):

@@ -191,7 +191,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(trained, tmp_path):
         process.send_signal(signal.SIGINT)
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "peso: interrupted; the same command goes on from the last checkpoint"
+    assert (
+        errors.splitlines()[-1]
+        == "peso: interrupted; the same command goes on from what is finished, and from a stage's last checkpoint"
+    )
     assert "Traceback" not in errors
     assert (here.folder("base", 1) / "checkpoint.safetensors").is_file()
     again = peso(*command)
