@@ -65,6 +65,30 @@ def test_the_forgetting_matrix_is_filled_by_the_command_under_it(copied, table):
     assert cells["FWT"]["mean"] == pytest.approx(r[1][2] - r[0][2])
 
 
+def test_methods_are_compared_with_the_baseline_user_by_user(copied, table):
+    (recall, ndcg), err = table("significance", copied.output)
+    assert err == ""
+    for found, figure in ((recall, "recall@10"), (ndcg, "ndcg@10")):
+        assert figure in found["title"]
+        rows = {row["name"]: {name: cell["mean"] for name, cell in row["cells"].items()} for row in found["rows"]}
+        assert list(rows) == ["pretrain", "peso"]
+        for method, row in rows.items():
+            gaps = [own(copied, method, stage)[figure] - own(copied, "single", stage)[figure] for stage in (2, 3)]
+            assert row["difference"] == pytest.approx(sum(gaps) / 2, abs=1e-12)
+            assert row["95 % from"] <= row["difference"] <= row["to"]
+            assert 0 < row["p"] <= row["p (Holm)"] <= 1
+            assert row["users"] == sum(own(copied, method, stage)["users"] for stage in (2, 3))
+            assert row["seeds"] == 1
+
+
+def test_nothing_is_compared_without_a_baseline_that_is_there(copied):
+    with pytest.raises(InputError, match="significance: needs a --baseline"):
+        tables("significance", copied.output, [], "json", "", False)
+    (copied.folder("single", 3) / "DONE").unlink()
+    with pytest.raises(InputError, match="significance: needs a --baseline"):
+        tables("significance", copied.output, [], "json", "single", False)
+
+
 def test_a_damaged_artifact_is_a_line_and_no_more(copied, table):
     folder = copied.folder("pretrain", 3)
     (folder / "metrics.json").write_text("{")

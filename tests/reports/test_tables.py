@@ -50,6 +50,7 @@ def test_each_table_is_a_module():
         "learning_rate",
         "main",
         "regularizers",
+        "significance",
         "strength",
     )
 

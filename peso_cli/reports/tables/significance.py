@@ -1,0 +1,77 @@
+"""Whether methods differ from the baseline: the paired bootstrap over users and seeds, corrected for many tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from peso_cli.evaluation.pairing import UserFigures, paired, per_user
+from peso_cli.evaluation.significance import Comparison, corrected_family, paired_bootstrap
+from peso_cli.reports.averages import HIT, figure_names
+from peso_cli.reports.beside import last_of_each_kind
+from peso_cli.reports.model import Cell, Column, Footnote, Row, Table
+from peso_cli.reports.selection import Group, Variant
+
+NEEDS = "a --baseline and another method that share a seed with all stages, in the protocol they were trained with"
+
+Runs = Mapping[int, UserFigures]
+
+_COLUMNS = (
+    Column("difference", "+.4f"),
+    Column("95 % from", "+.4f", "none"),
+    Column("to", "+.4f", "none"),
+    Column("p", ".4f", "none"),
+    Column("p (Holm)", ".4f", "none"),
+    Column("users", ",.0f", "none"),
+    Column("seeds", ".0f", "none"),
+)
+
+
+def build(group: Group) -> list[Table]:
+    """Return a table for the figure at the largest K of Recall and of NDCG.
+
+    Raises:
+        InputError: two runs scored different users.
+        RunError: predictions can't be read.
+    """
+    runs = {variant.name: _runs(group, variant) for variant in group.variants}
+    baseline = runs.pop(group.baseline, {})
+    others = {name: found for name, found in runs.items() if found.keys() & baseline.keys()}
+    if not others:
+        return []
+    return [_table(group, figure, others, baseline) for figure in last_of_each_kind(figure_names(group))]
+
+
+def _runs(group: Group, variant: Variant) -> Runs:
+    """Return the figures of each user, of the seeds that have all stages."""
+    found = {}
+    for seed in group.seeds:
+        records = [variant.records.get((seed, stage)) for stage in group.stages]
+        if all(record is not None and record.own for record in records):
+            found[seed] = per_user([record.folder / "predictions.parquet" for record in records if record is not None])
+    return found
+
+
+def _table(group: Group, figure: str, others: Mapping[str, Runs], baseline: Runs) -> Table:
+    compared = {name: _compare(runs, baseline, figure) for name, runs in others.items()}
+    holm = corrected_family({name: comparison.p_value for name, comparison in compared.items()})
+    rows = tuple(_row(name, comparison, holm[name]) for name, comparison in compared.items())
+    title = f"{group.title}: {figure} against {group.baseline}, test users, mean over {group.span}"
+    return Table(title, "method", _COLUMNS, rows).noting(
+        Footnote("paired bootstrap, 10,000 resamples of users within stages and, where there are several, of seeds"),
+        Footnote(
+            "p (Holm): corrected for the number of methods in the table; one seed tells nothing of how seeds vary"
+        ),
+        Footnote(HIT),
+    )
+
+
+def _compare(runs: Runs, baseline: Runs, figure: str) -> Comparison:
+    """Compare on the seeds that both have."""
+    seeds = runs.keys() & baseline.keys()
+    differences = paired({seed: runs[seed] for seed in seeds}, {seed: baseline[seed] for seed in seeds})
+    return paired_bootstrap(differences.figures[figure], strata=differences.stages)
+
+
+def _row(name: str, comparison: Comparison, holm: float) -> Row:
+    values = (comparison.mean, comparison.low, comparison.high, comparison.p_value, holm)
+    return Row(name, tuple(Cell(value, count=1) for value in (*values, comparison.users, comparison.seeds)))
