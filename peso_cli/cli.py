@@ -117,17 +117,45 @@ def _complete_table(incomplete: str) -> list[str]:
     return [name for name in table_names() if name.startswith(incomplete)]
 
 
+def _complete_plot(incomplete: str) -> list[str]:
+    from peso_cli.commands.plot import plot_names
+
+    return [name for name in plot_names() if name.startswith(incomplete)]
+
+
+Filters = Annotated[
+    list[str] | None,
+    typer.Argument(help="What to show: dataset=amazon_games method=peso,single ...", show_default=False),
+]
+Output = Annotated[Path, typer.Option("--output", help="The folder that holds the runs.")]
+Baseline = Annotated[str, typer.Option("--baseline", help="The method that others are compared with; empty for none.")]
+Mix = Annotated[bool, typer.Option("--mix", help="Show runs together that can't be compared.")]
+
+
+@app.command()
+def plot(
+    name: Annotated[str, typer.Argument(help="stages, strength, groups, ...", autocompletion=_complete_plot)],
+    filters: Filters = None,
+    output: Output = Path("outputs"),
+    to: Annotated[Path, typer.Option(help="The folder for the pictures.")] = Path("outputs/plots"),
+    format: Annotated[list[str] | None, typer.Option(help="svg or png; both unless given.")] = None,
+    baseline: Baseline = "single",
+    mix: Mix = False,
+) -> None:
+    """Draw finished runs: figures by stage, strength, user groups, forgetting, efficiency, training."""
+    from peso_cli.commands.plot import plot as run
+
+    run(name, output, filters or [], to, tuple(format or ("svg", "png")), baseline, mix)
+
+
 @app.command()
 def tables(
     name: Annotated[str, typer.Argument(help="main, groups, forgetting, ...", autocompletion=_complete_table)],
-    filters: Annotated[
-        list[str] | None,
-        typer.Argument(help="What to show: dataset=amazon_games method=peso,single ...", show_default=False),
-    ] = None,
-    output: Annotated[Path, typer.Option(help="The folder that holds the runs.")] = Path("outputs"),
+    filters: Filters = None,
+    output: Output = Path("outputs"),
     format: Annotated[str, typer.Option(help="terminal, markdown, latex, csv or json.")] = "terminal",
-    baseline: Annotated[str, typer.Option(help="The method over which gains are taken; empty for none.")] = "single",
-    mix: Annotated[bool, typer.Option("--mix", help="Let runs that can't be compared stand in one table.")] = False,
+    baseline: Baseline = "single",
+    mix: Mix = False,
 ) -> None:
     """Print a table of finished runs beside the published figures, and what fills its gaps."""
     from peso_cli.commands.tables import tables as run

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import pkgutil
 import sys
-from importlib import import_module
 from pathlib import Path
 
 from peso_cli.errors import InputError, nearest
-from peso_cli.reports import tables as rooms
-from peso_cli.reports.collected import collect
+from peso_cli.reports import tables as package
 from peso_cli.reports.model import Table
 from peso_cli.reports.render import TEXTS, show
-from peso_cli.reports.selection import select
+from peso_cli.reports.rooms import Room, finished
 from peso_cli.terminal import ERR, OUT
+
+_ROOM = Room(package, "tables", "table")
 
 
 def table_names() -> tuple[str, ...]:
     """Return the tables that there are: a module each."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(rooms.__path__)))
+    return _ROOM.names
 
 
 def tables(name: str, output: Path, words: list[str], format: str, baseline: str, mix: bool) -> None:
@@ -45,16 +44,6 @@ def tables(name: str, output: Path, words: list[str], format: str, baseline: str
 
 
 def _make(name: str, output: Path, words: list[str], baseline: str, mix: bool) -> list[Table]:
-    if name not in table_names():
-        raise InputError(f"tables {name}: no such table{nearest(name, table_names())}; there are {_listed()}")
-    room = import_module(f"{rooms.__name__}.{name}")
-    records = collect(output, lambda line: ERR.print(line, markup=False))
-    groups = select(records, words, baseline, mix)
-    made: list[Table] = [table for group in groups for table in room.build(group)]
-    if not made:
-        raise InputError(f"tables {name}: needs {room.NEEDS}; see what there is: peso runs")
-    return made
-
-
-def _listed() -> str:
-    return ", ".join(table_names())
+    module = _ROOM.module(name)
+    groups = finished(output, words, baseline, mix, lambda line: ERR.print(line, markup=False))
+    return _ROOM.something(name, [table for group in groups for table in module.build(group)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peso_cli.files import write_atomically
 from peso_cli.inspection.report import short_name
+from peso_cli.reports.look import METADATA, plain, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,16 +36,12 @@ def _pictures(document: Document) -> dict[str, tuple[Callable[[Document, Axes], 
 
 
 def _write(draw: Callable[[Axes], None], size: tuple[float, float], path: Path) -> None:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    # Names inside the file follow from its content and no date is written, so that equal pictures are equal bytes.
-    with matplotlib.rc_context({"svg.hashsalt": "peso", "axes.spines.top": False, "axes.spines.right": False}):
+    with styled():
         figure = Figure(size, layout="constrained")
-        FigureCanvasSVG(figure)
         draw(figure.add_subplot())
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        figure.savefig(path, format="svg", metadata=METADATA["svg"])
 
 
 def _title(document: Document, what: str) -> str:
@@ -91,6 +88,7 @@ def _spectrum(document: Document, axes: Axes) -> None:
     if document["support"]["pull"]:
         axes.axhline(document["support"]["pull"], color="grey", linestyle="--", label="pull of the penalty (lambda)")
     axes.set_yscale("log")
+    plain(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("direction, strongest first")
     axes.set_ylabel("data support rho")
@@ -109,6 +107,7 @@ def _followed(document: Document, axes: Axes) -> None:
         )
     axes.axhline(0, color="black", linewidth=0.5)
     axes.set_xscale("log")
+    plain(axes.xaxis)
     axes.set_xlabel("data support rho")
     axes.set_ylabel("share of the loss's own step that was followed")
     axes.legend(frameon=False)
