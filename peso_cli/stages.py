@@ -134,9 +134,20 @@ def open_run(composed: Composed) -> Run:
     """Open the data of a configuration.
 
     Raises:
-        InputError: the data isn't there or is broken.
+        InputError: the data isn't there or is broken, or settings contradict each other.
     """
+    _refuse_contradictions(composed.config)
     return Run(composed, open_dataset(composed.config.dataset))
+
+
+def _refuse_contradictions(config: Config) -> None:
+    if not config.adapter.trains and not isinstance(config.regularizer, NoRegularizer):
+        raise InputError(
+            f"regularizer={config.regularizer.name}: adapter={config.adapter.name} trains nothing that it could hold; "
+            "give regularizer=none"
+        )
+    if Path(config.output).is_file():
+        raise InputError(f"output={config.output}: is a file; give a folder")
 
 
 def wanted_stages(stage: int | str | Sequence[int], dataset: Dataset) -> tuple[int, ...]:

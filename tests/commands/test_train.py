@@ -280,6 +280,7 @@ def test_json_is_one_document_with_the_metrics_as_they_are_on_disk(trained):
         ("decoding.beams=5", ["decoding.beams=5", "at least 10"]),
         ("evaluation.on=[9]", ["stage=9", "stages 1 to 3"]),
         ("dataset.shared_ids=2", ["dataset.shared_ids=2"]),
+        ("adapter=frozen", ["regularizer=softmax_kl", "adapter=frozen trains nothing", "regularizer=none"]),
     ],
 )
 def test_what_can_not_be_worked_out_is_refused_before_any_work(tmp_path, override, parts):
@@ -310,9 +311,15 @@ def test_a_method_that_does_not_fit_is_one_line(copied, overrides, parts):
     refused(peso("train", "stage=2", *copied.arguments(*overrides)), *parts)
 
 
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    refused(peso("train", *SMALL, f"output={tmp_path / 'file'}"), f"output={tmp_path / 'file'}: is a file")
+
+
 def test_a_folder_that_can_not_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    refused(peso("train", *SMALL, f"output={tmp_path / 'file'}"), str(tmp_path / "file"), "Not a directory", code=1)
+    inside = tmp_path / "file" / "outputs"
+    refused(peso("train", *SMALL, f"output={inside}"), str(tmp_path / "file"), "Not a directory", code=1)
 
 
 def test_training_that_diverges_is_one_line_and_says_what_to_lower(tmp_path):
