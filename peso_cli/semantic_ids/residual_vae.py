@@ -6,13 +6,15 @@ balanced last level after Zheng et al. 2023 (LC-Rec, arXiv 2311.09049).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
@@ -80,11 +82,27 @@ class Quantized:
     left: Tensor
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch and numpy's libraries work on one thread.
+
+    Small batches gain little by more, lose much to waiting where another process has a core, and the order of sums, and
+    with it the bytes, would depend on their number.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def fit_vae(embeddings: Floats, training: Training, seed: int, tick: Tick) -> dict[str, NDArray[np.float32]]:
     """Train on (n, width) embeddings, which may be a memory map, and return all tensors by name.
 
-    First the autoencoder alone, then, from the k-means of its latents, with the codebooks. The same seed gives the
-    same bytes with the same number of threads. `mean` and `scale` take the embeddings to mean 0 and mean square 1.
+    First the autoencoder alone, then, from the k-means of its latents, with the codebooks. `mean` and `scale` take the
+    embeddings to mean 0 and mean square 1.
 
     Raises:
         InputError: there are fewer distinct embeddings than codes.

@@ -102,6 +102,17 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_global_generator_alon
     assert as_bytes(other[0].tensors(), other[1]) != as_bytes(trained[0].tensors(), trained[1])
 
 
+def test_the_number_of_threads_changes_no_byte_and_is_left_as_it_was():
+    embeddings, before, found = clumps(rows=2000, width=48), torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        codebooks, codes = fitted(embeddings, hidden=(256,), batch=512, steps=30, warmup=10)
+        assert torch.get_num_threads() == threads
+        found.append(as_bytes(codebooks.tensors(), codes))
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
+
+
 def test_codebooks_made_again_from_their_tensors_give_the_same_codes(trained):
     later = clumps(seed=5)
     again = quantizer().load(dict(trained[0].tensors()))

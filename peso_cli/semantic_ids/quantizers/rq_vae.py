@@ -63,7 +63,7 @@ class RQVAE:
     """RQ-VAE (Zeghidour et al. 2021; TIGER, arXiv 2305.05065), its last level balanced as in LC-Rec (arXiv 2311.09049).
 
     Training is of a number of steps, not epochs, so that it takes about the same time with any number of items. The
-    same seed gives the same bytes with the same number of threads.
+    same seed gives the same bytes with any number of threads: it takes one.
 
     Attributes:
         levels: number of codes in a semantic ID.
@@ -107,16 +107,17 @@ class RQVAE:
         """
         from peso_cli.errors import InputError
         from peso_cli.semantic_ids.residual import encode
-        from peso_cli.semantic_ids.residual_vae import Training, fit_vae
+        from peso_cli.semantic_ids.residual_vae import Training, fit_vae, one_thread
         from peso_cli.semantic_ids.shares import even_last
 
         if self.warmup >= self.steps:
             raise InputError(f"quantizer.warmup={self.warmup} must be less than quantizer.steps={self.steps}")
         settings = {key: getattr(self, key) for key in Training.__dataclass_fields__ if key != "widths"}
         training = Training(**settings, widths=(*self.hidden, self.latent))
-        found = Autoencoder(fit_vae(embeddings, training, seed, tick))
-        codes = encode(found, embeddings)
-        return found, even_last(found, embeddings, codes) if self.sinkhorn_epsilon else codes
+        with one_thread():
+            found = Autoencoder(fit_vae(embeddings, training, seed, tick))
+            codes = encode(found, embeddings)
+            return found, even_last(found, embeddings, codes) if self.sinkhorn_epsilon else codes
 
     def load(self, tensors: Tensors) -> Autoencoder:
         """Make codebooks again from their tensors."""
