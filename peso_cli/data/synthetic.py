@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from peso_cli.config.types import STRICT
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.synthetic_world import World
 
 Share = Annotated[float, Field(strict=True, ge=0.0, le=1.0)]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=STRICT)
 class SyntheticDataset:
     """A generated world of users and items whose tastes and trends move between stages.
 

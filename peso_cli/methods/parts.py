@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pydantic import ConfigDict
-
+from peso_cli.config.types import STRICT as STRICT  # a part refuses keys that it doesn't know
 from peso_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from peso_cli.artifacts import Artifact
     from peso_cli.data.examples import Examples
     from peso_cli.training.layouts import Batch
-
-STRICT = ConfigDict(extra="forbid")
-"""A part refuses keys that it doesn't know."""
 
 Factors = Mapping[str, tuple["Tensor", "Tensor"]]
 """Target module's name to its LoRA factors: A of shape (rank, in) and B of shape (out, rank)."""

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from peso_cli.config.types import STRICT, Positive
 from peso_cli.semantic_ids.parts import Codes, Floats, Tick
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Count = Annotated[int, Field(strict=True, ge=1)]
 
 
 @plain_dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class Centers:
         return {f"centers.{level}": centers for level, centers in enumerate(self.centers)}
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=STRICT)
 class RQKMeans:
     """Residual k-means (RQ-KMeans; as in QARM, arXiv 2411.11739, and OneRec, arXiv 2502.18965).
 
@@ -61,8 +60,8 @@ class RQKMeans:
     levels: Annotated[int, Field(strict=True, ge=1, le=16)]
     codes: Annotated[int, Field(strict=True, ge=2, le=65_536)]
     balanced: Literal["none", "later", "all"]
-    iterations: Count
-    sample: Count | None
+    iterations: Positive
+    sample: Positive | None
     name: str
 
     def fit(self, embeddings: Floats, seed: int, tick: Tick) -> tuple[Centers, Codes]:

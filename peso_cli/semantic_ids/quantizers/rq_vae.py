@@ -8,13 +8,12 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from peso_cli.config.types import STRICT, Natural, Positive
 from peso_cli.semantic_ids.parts import Codes, Floats, Tick
 
-Count = Annotated[int, Field(strict=True, ge=1)]
-Natural = Annotated[int, Field(strict=True, ge=0)]
 Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Tensors = Mapping[str, NDArray[np.float32]]
 
@@ -58,7 +57,7 @@ def _numbered(weights: Tensors, name: str) -> list[str]:
     return [name.format(n) for n in range(len(weights)) if name.format(n) in weights]
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+@dataclass(frozen=True, config=STRICT)
 class RQVAE:
     """RQ-VAE (Zeghidour et al. 2021; TIGER, arXiv 2305.05065), its last level balanced as in LC-Rec (arXiv 2311.09049).
 
@@ -84,15 +83,15 @@ class RQVAE:
 
     levels: Annotated[int, Field(strict=True, ge=1, le=16)]
     codes: Annotated[int, Field(strict=True, ge=2, le=65_536)]
-    hidden: tuple[Count, ...]
-    latent: Count
-    steps: Count
+    hidden: tuple[Positive, ...]
+    latent: Positive
+    steps: Positive
     warmup: Natural
-    batch: Count
+    batch: Positive
     learning_rate: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     commitment: Amount
     sinkhorn_epsilon: Amount
-    sinkhorn_iterations: Count
+    sinkhorn_iterations: Positive
     restart_dead: Natural
     name: str
 
