@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 
 from peso_cli.errors import InputError, RunError
 from peso_cli.files import read_json, sha256, write_json, write_tensors, write_text
+from peso_cli.locks import hold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,10 +136,27 @@ class Artifact:
     def discard(self) -> None:
         """Remove the artifact, and those folders of its place (dataset, ..., seed) that this leaves empty."""
         shutil.rmtree(self.folder)
+        self._prune()
+
+    @contextmanager
+    def held(self, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Keep other processes from writing here while the block runs; leave no empty folders of its place behind.
+
+        Args:
+            waiting: called once if another process is writing here, before waiting for it.
+        """
+        try:
+            with hold(self.folder.with_name(f".{self.folder.name}.lock"), waiting):
+                yield
+        finally:
+            self._prune()
+
+    def _prune(self) -> None:
         for above in self.folder.parents[:_DEPTH]:
-            if any(above.iterdir()):
-                break
-            above.rmdir()
+            try:
+                above.rmdir()
+            except OSError:  # not empty, or not there
+                return
 
     def finish(self) -> None:
         """Drop the checkpoint and mark the artifact as finished, with a checksum of every file that must not change."""

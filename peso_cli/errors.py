@@ -12,6 +12,18 @@ class InputError(Exception):
     exit_code = 2
 
 
+class UnknownKeyError(InputError):
+    """A setting is given that the configuration doesn't have.
+
+    Attributes:
+        key: the dotted key.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class RunError(Exception):
     """The work itself failed (not through the user's input). The message is one line. Exit code 1."""
 

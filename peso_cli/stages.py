@@ -136,11 +136,16 @@ def open_run(composed: Composed) -> Run:
     Raises:
         InputError: the data isn't there or is broken, or settings contradict each other.
     """
-    _refuse_contradictions(composed.config)
+    check_settings(composed.config)
     return Run(composed, open_dataset(composed.config.dataset))
 
 
-def _refuse_contradictions(config: Config) -> None:
+def check_settings(config: Config) -> None:
+    """Check what settings of several groups mean together.
+
+    Raises:
+        InputError: they contradict each other.
+    """
     if not config.adapter.trains and not isinstance(config.regularizer, NoRegularizer):
         raise InputError(
             f"regularizer={config.regularizer.name}: adapter={config.adapter.name} trains nothing that it could hold; "
@@ -186,12 +191,19 @@ def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
     for stage in range(1, last + 1):
         run.dataset.block(stage)
     for stage in range(1, last + 1):
-        artifact = run.artifact(stage)
-        if artifact.finished:
-            run.verify(stage)
-            display.say(f"stage {stage}: reusing {artifact.folder}")
-            continue
-        _bring_into_being(run, stage, artifact, display, needed_by=None if stage in stages else last)
+        _ensure_stage(run, stage, display, needed_by=None if stage in stages else last)
+
+
+def _ensure_stage(run: Run, stage: int, display: Display, needed_by: int | None) -> None:
+    artifact = run.artifact(stage)
+    if not artifact.finished:
+        with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that trains it")):
+            # The process that was waited for may have finished it.
+            if not artifact.finished:
+                _bring_into_being(run, stage, artifact, display, needed_by)
+                return
+    run.verify(stage)
+    display.say(f"stage {stage}: reusing {artifact.folder}")
 
 
 def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display, needed_by: int | None) -> None:

@@ -48,7 +48,7 @@ class TerminalDisplay:
     def __enter__(self) -> TerminalDisplay:
         handler = RichHandler(console=ERR, show_time=False, show_path=False, markup=False)
         logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-        _quiet_libraries()
+        quiet_libraries()
         self._progress.start()
         return self
 
@@ -73,7 +73,7 @@ class TerminalDisplay:
         return tick
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep the libraries' own progress bars and notes off the terminal."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # peft warns of adapters on tied weights; merging unties them first.

@@ -29,7 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 from peso_cli.config.origins import origins_of
 from peso_cli.config.parts import PARTS, TARGET, make_part
 from peso_cli.config.schema import STAGE_FORMS, Config
-from peso_cli.errors import InputError, nearest
+from peso_cli.errors import InputError, UnknownKeyError, nearest
 
 _REASONS = {
     "tuple_type": "give a list in brackets",
@@ -37,6 +37,9 @@ _REASONS = {
     "string_too_short": "is empty",
 }
 """Plainer words for some of pydantic's types of errors."""
+
+SWEEP_GROUPS = ("launcher",)
+"""Groups of the primary config `sweep`; what belongs to none of them is a run's."""
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
 _CHECKOUT = Path(__file__).resolve().parents[2] / "conf"
@@ -52,6 +55,7 @@ class Composed:
         choices: group to the chosen file's name.
         overrides: the overrides it was composed of.
         config_dir: the user's own config folder, if one was given.
+        grid: the settings that the chosen experiment sweeps over, with their values as Hydra writes them.
     """
 
     config: Config
@@ -59,6 +63,7 @@ class Composed:
     choices: dict[str, str | None]
     overrides: tuple[str, ...]
     config_dir: Path | None
+    grid: dict[str, str]
 
     @cached_property
     def origins(self) -> dict[str, str]:
@@ -110,28 +115,48 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Compose
     Raises:
         InputError: an override can't be read, a key or choice doesn't exist, a value is missing or out of bounds.
     """
+    raw = compose_plain("config", overrides, config_dir)
+    return Composed(validate(raw.plain), raw.plain, raw.choices, tuple(overrides), config_dir, raw.grid)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A composed configuration that isn't checked yet: nested dicts, the choices of groups, an experiment's grid."""
+
+    plain: dict[str, Any]
+    choices: dict[str, str | None]
+    grid: dict[str, str]
+
+
+def compose_plain(primary: str, overrides: Sequence[str], config_dir: Path | None = None) -> Plain:
+    """Compose one of the primary configs (`config`, `sweep`).
+
+    Raises:
+        UnknownKeyError: there is no such key.
+        InputError: an override can't be read, a choice doesn't exist, a value is missing.
+    """
     groups = group_options(config_folders(config_dir))
-    parsed = [_parse(text, groups) for text in overrides]
+    parsed = [parse(text, groups) for text in overrides]
     with _hydra(config_dir):
         try:
-            raw, choices = _raw(overrides)
+            raw, choices, grid = _raw(primary, overrides)
             plain = OmegaConf.to_container(raw, resolve=True)
         except MissingConfigException as error:
             raise InputError(_missing_choice(error, groups)) from None
         except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-            raise InputError(_composition_message(str(error), parsed)) from None
+            raise _composition_error(str(error), primary, parsed) from None
     assert isinstance(plain, dict)
-    named = {str(key): value for key, value in plain.items()}
-    return Composed(validate(named), named, choices, tuple(overrides), config_dir)
+    return Plain({str(key): value for key, value in plain.items()}, choices, grid)
 
 
-def _raw(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None]]:
-    """Compose, and return the configuration (not yet resolved) and the choice made for each group."""
-    raw = hydra_compose("config", overrides=list(overrides), return_hydra_config=True)
+def _raw(primary: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str | None], dict[str, str]]:
+    """Compose; return the configuration (not yet resolved), the choice made for each group, an experiment's grid."""
+    raw = hydra_compose(primary, overrides=list(overrides), return_hydra_config=True)
     choices = {str(group): choice for group, choice in raw.hydra.runtime.choices.items()}
+    grid = {str(key): str(values) for key, values in (raw.hydra.sweeper.params or {}).items()}
     OmegaConf.set_struct(raw, False)
     del raw["hydra"]
-    return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}
+    return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}, grid
 
 
 def validate(plain: Mapping[str, Any]) -> Config:
@@ -145,9 +170,9 @@ def validate(plain: Mapping[str, Any]) -> Config:
         raise InputError(f"{unset[0]} has no value; add {unset[0]}=VALUE")
     parts: dict[str, Any] = {}
     errors: list[Mapping[str, Any]] = []
-    for group in PARTS:
+    for group, needed in PARTS.items():
         try:
-            parts[group] = make_part(group, plain.get(group))
+            parts[group] = make_part(group, plain.get(group), needed)
         except ValidationError as error:
             errors += [{**found, "loc": (group, *found["loc"])} for found in error.errors()]
     try:
@@ -156,7 +181,7 @@ def validate(plain: Mapping[str, Any]) -> Config:
         errors += error.errors()
     if not errors:
         return config
-    messages = list(dict.fromkeys(_validation_message(found, plain) for found in errors))
+    messages = list(dict.fromkeys(validation_message(found, plain) for found in errors))
     more = f" (and {len(messages) - 2} more)" if len(messages) > 2 else ""
     raise InputError("; ".join(messages[:2]) + more)
 
@@ -177,14 +202,24 @@ def _hydra(config_dir: Path | None) -> Iterator[None]:
         _UserFolder.folder = None
 
 
-def _parse(text: str, groups: Mapping[str, Sequence[str]]) -> Override:
+def parse(text: str, groups: Mapping[str, Sequence[str]], *, several: bool = False) -> Override:
+    """Read an override that sets one key.
+
+    Args:
+        text: such as `trainer.epochs=2`.
+        groups: the config groups with their choices.
+        several: whether it may give several values (`seed=1,2,3`, `range(1,4)`, ...).
+
+    Raises:
+        InputError: it can't be read, or is of a kind that isn't allowed.
+    """
     if text.startswith("-"):
         raise InputError(f"no such option: {text.partition('=')[0]}; see --help (settings are written KEY=VALUE)")
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
     except (HydraException, ValueError):
         raise InputError(f"{text!r} can't be read; write KEY=VALUE, such as stage=3 or trainer.epochs=2") from None
-    if override.is_sweep_override():
+    if override.is_sweep_override() and not several:
         raise InputError(f"{text!r} gives several values where one is needed; put lists in brackets: KEY=[1,2]")
     if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
         raise InputError(f"{text!r}: settings can't be added, removed or moved; write KEY=VALUE for one that exists")
@@ -193,7 +228,7 @@ def _parse(text: str, groups: Mapping[str, Sequence[str]]) -> Override:
         raise InputError(f"{text!r} names no key; write KEY=VALUE")
     if re.match(r"hydra\b", key):
         raise InputError(f"{text!r}: Hydra's own settings can't be changed; peso config shows those that can")
-    if key in groups and not isinstance(override.value(), str):
+    if key in groups and not override.is_sweep_override() and not isinstance(override.value(), str):
         raise InputError(f"{text}: {key} takes the name of one choice ({', '.join(groups[key])})")
     return override
 
@@ -206,20 +241,22 @@ def _missing_choice(error: MissingConfigException, groups: Mapping[str, Sequence
     return f"{group}={name}: no such choice{nearest(name, options)}; there are {', '.join(options)}"
 
 
-def _composition_message(text: str, parsed: Sequence[Override]) -> str:
+def _composition_error(text: str, primary: str, parsed: Sequence[Override]) -> InputError:
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match[1], parsed)
+        return UnknownKeyError(match[1], _unknown_key(match[1], primary, parsed))
     if match := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{match[1]} has no value; add {match[1]}=VALUE"
+        return InputError(f"{match[1]} has no value; add {match[1]}=VALUE")
     reason = " ".join(text.split())
     if match := re.search(r" full_key: (\S*) object_type=.*", reason):
-        return f"{match[1]}: {reason[: match.start()]}"
-    return reason
+        return InputError(f"{match[1]}: {reason[: match.start()]}")
+    return InputError(reason)
 
 
-def _unknown_key(key: str, parsed: Sequence[Override]) -> str:
+def _unknown_key(key: str, primary: str, parsed: Sequence[Override]) -> str:
     """Say what stands beside a key that isn't there, and which one it may have been meant to be."""
-    known, choices = _known(parsed)
+    if (group := key.partition(".")[0]) in SWEEP_GROUPS and primary == "config":
+        return f"{key}: only peso sweep takes settings of {group}"
+    known, choices = _known(primary, parsed)
     head, _, last = key.rpartition(".")
     while head and not any(leaf.startswith(f"{head}.") for leaf in known):
         head = head.rpartition(".")[0]
@@ -231,12 +268,12 @@ def _unknown_key(key: str, parsed: Sequence[Override]) -> str:
     return f"unknown key {key!r}{meant}; {place} {', '.join(beside)}"
 
 
-def _known(parsed: Sequence[Override]) -> tuple[list[str], dict[str, str | None]]:
+def _known(primary: str, parsed: Sequence[Override]) -> tuple[list[str], dict[str, str | None]]:
     """Return the dotted keys and the choices that there are with the overrides of groups alone."""
     groups = [str(o.input_line) for o in parsed if isinstance(o.value(), str) and "." not in o.key_or_group]
     for overrides in (groups, []):
         try:
-            raw, choices = _raw(overrides)
+            raw, choices, _ = _raw(primary, overrides)
         except (HydraException, OmegaConfBaseException, ValueError):
             continue
         return [leaf for leaf, _ in leaves(OmegaConf.to_container(raw))], choices  # type: ignore[arg-type]
@@ -252,7 +289,8 @@ def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _validation_message(error: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
+def validation_message(error: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
+    """Say in one line what pydantic found wrong with a composed configuration."""
     here: Any = plain
     path: list[str] = []
     for part in error["loc"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -24,12 +24,13 @@ TARGET = "_target_"
 """The key that names a class, as Hydra spells it."""
 
 
-def make_part(group: str, settings: object) -> Any:
+def make_part(group: str, settings: object, needed: Sequence[str]) -> Any:
     """Make the part that a group's settings describe.
 
     Args:
-        group: one of PARTS.
+        group: a group of `conf/` whose choices name classes.
         settings: what its YAML holds: `_target_`, a class as `module.Class`, and the fields of that class.
+        needed: what the class must have, such as PARTS says.
 
     Raises:
         InputError: the class is not there, or is none that can be this part.
@@ -37,11 +38,11 @@ def make_part(group: str, settings: object) -> Any:
     """
     if not isinstance(settings, Mapping) or not isinstance(settings.get(TARGET), str):
         raise InputError(f"{group}.{TARGET} is missing: it names the class of the {group}, such as my_module.MyClass")
-    found = _class(group, settings[TARGET])
+    found = _class(group, settings[TARGET], needed)
     return TypeAdapter(found).validate_python({key: value for key, value in settings.items() if key != TARGET})
 
 
-def _class(group: str, target: str) -> type[Any]:
+def _class(group: str, target: str, needed: Sequence[str]) -> type[Any]:
     module, _, name = target.rpartition(".")
     what = f"{group}.{TARGET}={target}"
     try:
@@ -50,7 +51,7 @@ def _class(group: str, target: str) -> type[Any]:
         raise InputError(f"{what}: {module or target} can't be imported ({error})") from None
     if not isinstance(found, type):
         raise InputError(f"{what}: there is no class {name} in {module}")
-    lacks = [needed for needed in PARTS[group] if not hasattr(found, needed)]
+    lacks = [each for each in needed if not hasattr(found, each)]
     if not is_dataclass(found) or lacks:
         lack = f"has no {' and no '.join(lacks)}" if lacks else "is no dataclass"
         raise InputError(f"{what}: {name} {lack}, so that it can't be a part of kind {group}")

@@ -5,6 +5,8 @@ import pytest
 
 from peso_cli.config.compose import compose, conf_folder, config_folders, group_options, validate
 from peso_cli.errors import InputError
+from peso_cli.sweeps.engine import choose_launcher
+from peso_cli.sweeps.grid import read_grid, split_words
 
 FILES = sorted(conf_folder().glob("*/*.yaml"))
 NAMES = [f"{path.parent.name}/{path.stem}" for path in FILES]
@@ -259,8 +261,12 @@ def test_every_built_in_file_composes_and_opens_with_a_command_that_uses_it(path
     lines = path.read_text().splitlines()
     command = shlex.split(lines[1 if lines[0].startswith("# @package") else 0].replace("FOLDER", str(tmp_path)))
     assert command[:2] == ["#", "peso"]
-    composed = compose([word for word in command[2:] if "=" in word])
-    if path.parent != conf_folder():
+    of_runs, of_sweep = split_words([word for word in command[2:] if "=" in word])
+    composed = compose(read_grid(of_runs).points[0])
+    if path.parent.name == "launcher":
+        assert f"launcher={path.stem}" in of_sweep
+        assert choose_launcher(of_sweep).name == path.stem
+    elif path.parent != conf_folder():
         assert composed.choices[path.parent.name] == path.stem
 
 
