@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from peso_cli.config.compose import SWEEP_GROUPS, compose_plain, config_folders, group_options, parse
 from peso_cli.errors import InputError
 
+
 @dataclass(frozen=True)
 class Grid:
     """What a sweep goes over.

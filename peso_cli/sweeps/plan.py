@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 from peso_cli.artifacts import canonical
-from peso_cli.config.compose import Composed, compose
+from peso_cli.config.compose import Composed, compose, config_folders, group_options
 from peso_cli.config.fingerprint import digest
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import UnknownKeyError
@@ -84,7 +84,7 @@ class _Point:
 
 
 def make_plan(
-    grid: Grid, config_dir: Path | None, tick: Callable[[int, int], object] = lambda done, total: None
+    grid: Grid, config_dir: Path | None = None, tick: Callable[[int, int], object] = lambda done, total: None
 ) -> Plan:
     """Work out which runs the points of a grid are.
 
@@ -102,8 +102,9 @@ def make_plan(
     opened = cache(open_dataset)
     left_out: Counter[str] = Counter()
     found: dict[str, list[_Point]] = {}
+    composer = _Composer(grid.swept, config_dir)
     for done, words in enumerate(grid.points, start=1):
-        composed, without = _applicable(words, grid.swept, config_dir)
+        composed, without = composer(words)
         left_out.update(without)
         check_settings(composed.config)
         run = Run(composed, opened(composed.config.dataset))
@@ -117,16 +118,36 @@ def make_plan(
     return Plan(tuple(_leaders_first(jobs)), dict(left_out), len(grid.points))
 
 
-def _applicable(words: Sequence[str], swept: Sequence[str], config_dir: Path | None) -> tuple[Composed, list[str]]:
-    """Compose a point without those swept keys that it doesn't have, and return these, too."""
-    without: list[str] = []
-    while True:
-        try:
-            return compose([word for word in words if word.partition("=")[0] not in without], config_dir), without
-        except UnknownKeyError as error:
-            if error.key not in swept or error.key in without:
-                raise
-            without.append(error.key)
+@dataclass(frozen=True, eq=False)
+class _Composer:
+    """Composes points without those swept keys that they don't have.
+
+    Attributes:
+        swept: the keys that take several values.
+        config_dir: a folder searched before the built-in one.
+        lacking: the keys that points lack, by their choices of groups, which decide that.
+    """
+
+    swept: Sequence[str]
+    config_dir: Path | None
+    lacking: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
+
+    def __call__(self, words: Sequence[str]) -> tuple[Composed, list[str]]:
+        """Return a point's configuration, and the keys that it was composed without."""
+        choices = tuple(word for word in words if word.partition("=")[0] in self._groups)
+        lacking = self.lacking.setdefault(choices, [])
+        while True:
+            try:
+                kept = [word for word in words if word.partition("=")[0] not in lacking]
+                return compose(kept, self.config_dir), lacking
+            except UnknownKeyError as error:
+                if error.key not in self.swept or error.key in lacking:
+                    raise
+                lacking.append(error.key)
+
+    @cached_property
+    def _groups(self) -> Mapping[str, list[str]]:
+        return group_options(config_folders(self.config_dir))
 
 
 def _job(points: Sequence[_Point], swept: Sequence[str]) -> Job:
