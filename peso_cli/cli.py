@@ -72,6 +72,27 @@ def evaluate(overrides: Overrides = None, config_dir: ConfigDir = None, json: Js
 
 
 @app.command(context_settings=_INTERSPERSED)
+def sweep(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OVERRIDES",
+            help="Overrides, several values for a key: method=peso,single seed=1,2,3 launcher=joblib",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the runs and how they stand; carry out none.")] = False,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Carry out every combination of settings; given again, only what is missing."""
+    from peso_cli.commands.sweep import sweep as run
+
+    run(overrides or [], config_dir, plan, json)
+
+
+@app.command(context_settings=_INTERSPERSED)
 def recommend(
     overrides: Overrides = None,
     user: Annotated[str | None, typer.Option(help="A user of the dataset.")] = None,
@@ -130,6 +151,9 @@ Filters = Annotated[
 Output = Annotated[Path, typer.Option("--output", help="The folder that holds the runs.")]
 Baseline = Annotated[str, typer.Option("--baseline", help="The method that others are compared with; empty for none.")]
 Mix = Annotated[bool, typer.Option("--mix", help="Show runs together that can't be compared.")]
+Chosen = Annotated[
+    bool, typer.Option("--chosen", help="Of the strengths of a method, show the one chosen on validation users alone.")
+]
 
 
 @app.command()
@@ -141,11 +165,12 @@ def plot(
     format: Annotated[list[str] | None, typer.Option(help="svg or png; both unless given.")] = None,
     baseline: Baseline = "single",
     mix: Mix = False,
+    chosen: Chosen = False,
 ) -> None:
     """Draw finished runs: figures by stage, strength, user groups, forgetting, efficiency, training."""
     from peso_cli.commands.plot import plot as run
 
-    run(name, output, filters or [], to, tuple(format or ("svg", "png")), baseline, mix)
+    run(name, output, filters or [], to, tuple(format or ("svg", "png")), baseline, mix, chosen)
 
 
 @app.command()
@@ -156,11 +181,14 @@ def tables(
     format: Annotated[str, typer.Option(help="terminal, markdown, latex, csv or json.")] = "terminal",
     baseline: Baseline = "single",
     mix: Mix = False,
+    chosen: Chosen = False,
+    run_missing: Annotated[bool, typer.Option("--run-missing", help="First carry out what fills its gaps.")] = False,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Print a table of finished runs beside the published figures, and what fills its gaps."""
     from peso_cli.commands.tables import tables as run
 
-    run(name, output, filters or [], format, baseline, mix)
+    run(name, output, filters or [], format, baseline, mix, chosen, run_missing, config_dir)
 
 
 @app.command(context_settings=_INTERSPERSED)
@@ -183,15 +211,15 @@ def stats(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json 
 def examples(
     overrides: Overrides = None,
     stage: Annotated[int, typer.Option(help="The stage.")] = 1,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "train",
+    split: Annotated[str, typer.Option(help="train, valid, test or next.")] = "train",
     user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Print a stage's examples, one JSON object a line: user, history, target."""
     from peso_cli.commands.data import print_examples
 
-    if split not in ("train", "valid", "test"):
-        raise InputError(f"--split {split}: give train, valid or test")
+    if split not in ("train", "valid", "test", "next"):
+        raise InputError(f"--split {split}: give train, valid or test, or next (the first event, by those before)")
     print_examples(_compose(overrides, config_dir), stage, split, user)  # type: ignore[arg-type]
 
 

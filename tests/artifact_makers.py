@@ -47,6 +47,7 @@ def made(
     composition: tuple[str, str, str] = ("evolving", "none", "current"),
     data: str = "data",
     catalog: str = "catalog",
+    valid: float | None = None,
     **protocol: Any,
 ) -> Path:
     """Write a finished artifact and return its folder.
@@ -58,6 +59,7 @@ def made(
         on: its figures on the users of other stages, by stage.
         composition: the names of its adapter, regularizer and memory.
         data, catalog: what their digests begin with.
+        valid: its figures on its own validation users, if it was scored on them.
         protocol: changes to PROTOCOL.
     """
     folder = output / dataset / "tiny" / method / variant / f"seed_{seed}" / f"stage_{stage}"
@@ -78,10 +80,14 @@ def made(
     }
     (folder / "lineage.json").write_text(json.dumps(lineage))
     metrics = figures_document(stage, {**(on or {}), stage: value}, data, **protocol)
+    if valid is not None:
+        metrics["evaluated"][str(stage)]["valid"] = summary(valid)
     training = {"trained_parameters": 1000, "history": []}
     seconds = {"train": 10.0 * stage, "evaluate": 1.0}
     (folder / "metrics.json").write_text(
-        json.dumps({**metrics, "training": training, "stored_bytes": 100 * stage, "seconds": seconds})
+        json.dumps(
+            {**metrics, "training": training, "stored_bytes": 100 * stage, "seconds": seconds, "peak_bytes": 5000}
+        )
     )
     (folder / "DONE").write_text('{"format": 1, "files": {}}')
     return folder

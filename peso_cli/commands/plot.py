@@ -25,7 +25,14 @@ def plot_names() -> tuple[str, ...]:
 
 
 def plot(
-    name: str, output: Path, words: list[str], to: Path, formats: tuple[str, ...], baseline: str, mix: bool
+    name: str,
+    output: Path,
+    words: list[str],
+    to: Path,
+    formats: tuple[str, ...],
+    baseline: str,
+    mix: bool,
+    chosen: bool = False,
 ) -> None:
     """Draw a plot of what is finished under a folder, and print the files' paths.
 
@@ -39,15 +46,17 @@ def plot(
         formats: `svg`, `png` or both.
         baseline: the row that others are compared with; empty for none.
         mix: whether runs that can't be compared may stand in one picture.
+        chosen: whether, of variants that differ only in their strength, only the one chosen on validation stays.
 
     Raises:
-        InputError: there is no such plot or format, a filter is wrong, nothing fits, or runs can't be compared.
+        InputError: there is no such plot or format, a filter is wrong, nothing fits, runs can't be compared, or figures
+            that a choice rests on are missing.
     """
     for form in formats:
         if form not in METADATA:
             raise InputError(f"format {form}: give {' or '.join(METADATA)}{nearest(form, METADATA)}")
     module = _ROOM.module(name)
-    groups = finished(output, words, baseline, mix, _warn)
+    groups = finished(output, words, baseline, mix, _warn, chosen)
     pictures: list[Picture] = _ROOM.something(name, [picture for group in groups for picture in module.draw(group)])
     for note in (*(note for group in groups for note in _notes(group)), *(n for p in pictures for n in p.notes)):
         _warn(note)
@@ -65,7 +74,8 @@ def _write(name: str, pictures: list[Picture], to: Path, formats: tuple[str, ...
 
 
 def _notes(group: Group) -> Iterator[str]:
-    """Yield what is to be known of a group's pictures: what can't be compared, and what is missing."""
+    """Yield what is to be known of a group's pictures: what can't be compared, was chosen, and is missing."""
+    yield from group.notes
     if group.mixed:
         yield f"figures that can't be compared stand side by side: {group.mixed}"
     for method in group.absent:

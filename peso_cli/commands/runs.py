@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from peso_cli.artifacts import Artifact, find_artifacts
 from peso_cli.commands.output import print_json
@@ -38,7 +39,8 @@ def runs(output: Path, as_json: bool) -> None:
     for column in (*_NAMES, *columns):
         table.add_column(column)
     for row, own in found:
-        table.add_row(*(str(row[name]) for name in _NAMES), *(figure_cells(own, columns) if own else ()))
+        cells = (*(str(row[name]) for name in _NAMES), *(figure_cells(own, columns) if own else ()))
+        table.add_row(*map(Text, cells))
     OUT.print(table)
 
 

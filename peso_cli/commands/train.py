@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
+from peso_cli.errors import InputError
 from peso_cli.reports.results import results_table
 from peso_cli.stages import Run, ensure, open_run, wanted_stages
-from peso_cli.terminal import OUT, TerminalDisplay
+from peso_cli.terminal import ERR, OUT, TerminalDisplay
+
+if TYPE_CHECKING:
+    from peso_cli.evaluation.protocol import Audience
+
+USERS = {"test": "test users", "valid": "valid users", "next": "first events of users"}
+"""Who is scored by a split, in words."""
 
 
 def train(composed: Composed, as_json: bool) -> None:
@@ -22,42 +30,72 @@ def train(composed: Composed, as_json: bool) -> None:
 
     run = open_run(composed)
     stages = wanted_stages(composed.config.stage, run.dataset)
-    check_evaluation(run)
+    chosen = composed.config.evaluation
+    own = chosen.protocol == "in_stage" and chosen.on is None
+    # Ancestors have been scored on their own users on their way; showing them tells how the method got here.
+    audiences = check_evaluation(run, range(1, max(stages) + 1) if own else stages)
     with TerminalDisplay() as display:
         ensure(run, stages, display)
-        chosen = composed.config.evaluation
-        # Ancestors have been scored on their own users on their way; showing them tells how the method got here.
-        shown = tuple(range(1, max(stages) + 1)) if chosen.on is None else stages
-        results = {s: evaluate(run, s, chosen.on or (s,), chosen.split, display) for s in shown}
+        results = {s: evaluate(run, s, users.on, users.split, display) for s, users in audiences.items()}
     if as_json:
         print_json({"stages": {str(s): _document(run, s, results[s]) for s in stages}})
         return
-    method, split = composed.config.method.name, chosen.split
-    if chosen.on is None:
-        own = {s: results[s]["evaluated"][str(s)][split] for s in shown}
-        OUT.print(results_table(f"{run.dataset.name}, {split} users of each stage", method, own))
+    if own:
+        figures = {s: results[s]["evaluated"][str(s)][chosen.split] for s in results}
+        title = f"{run.dataset.name}, {USERS[chosen.split]} of each stage"
+        OUT.print(results_table(title, composed.config.method.name, figures))
     else:
-        for s in stages:
-            on = {o: results[s]["evaluated"][str(o)][split] for o in chosen.on}
-            OUT.print(results_table(f"{method} after stage {s}, {split} users of stages {list(on)}", method, on))
+        _show(composed.config.method.name, audiences, results)
     _explain(results, stages)
     for s in stages:
         OUT.print(f"stage {s}: {run.artifact(s).folder}", markup=False)
 
 
-def check_evaluation(run: Run) -> None:
-    """Check, before any work, that the figures asked for can be worked out.
+def check_evaluation(run: Run, stages: Sequence[int]) -> dict[int, Audience]:
+    """Return whom each of some stages is scored on; check, before any work, that the figures can be worked out.
+
+    What can't be scored on anybody, the last stage with `evaluation=next_stage`, is said to be so.
 
     Raises:
-        InputError: a stage to be scored on isn't there, or the beam or the catalog is too small.
+        InputError: settings contradict each other, a stage to be scored on isn't there or has nobody to be scored, no
+            stage can be scored on anybody, or the beam or the catalog is too small.
     """
-    from peso_cli.evaluation.protocol import check_beams
+    from peso_cli.evaluation.protocol import audience_of, check_beams, user_examples
 
-    config = run.config
-    for stage in config.evaluation.on or ():
-        run.dataset.block(stage)
-    for stage in (1, *(config.evaluation.on or ())):
-        check_beams(config.decoding, run.dataset.catalog_at(stage), config.decoding.top_k)
+    config, dataset = run.config, run.dataset
+    audiences = {stage: audience_of(config.evaluation, stage, dataset.stages) for stage in stages}
+    last = f"stage {dataset.stages} is the last one of {dataset.name}, there is no next one to score it on"
+    if not any(users.on for users in audiences.values()):
+        raise InputError(f"evaluation=next_stage: {last}; give an earlier stage=")
+    for stage, split in dict.fromkeys((stage, users.split) for users in audiences.values() for stage in users.on):
+        user_examples(dataset, stage, split, config.prompt.window)
+    # Items only ever come in, so that no catalog is smaller than the first.
+    check_beams(config.decoding, dataset.catalog_at(1), config.decoding.top_k)
+    if not all(users.on for users in audiences.values()):
+        ERR.print(last, markup=False)
+    return audiences
+
+
+def figures_on(metrics: Mapping[str, Any], users: Audience, kind: str = "evaluated") -> dict[int, Any]:
+    """Return what a stage's metrics hold of an audience, by stage: figures, or with `groups` those by user group."""
+    return {stage: metrics[kind][str(stage)][users.split] for stage in users.on}
+
+
+def say_left_out(figures: Mapping[int, Mapping[str, Any]]) -> None:
+    """Say how many users of which stages there was nothing to ask by."""
+    for stage, summary in figures.items():
+        if left_out := summary.get("left_out"):
+            OUT.print(f"stage {stage}: {left_out:,} users have no event before it and are left out", markup=False)
+
+
+def _show(method: str, audiences: Mapping[int, Audience], results: Mapping[int, Mapping[str, Any]]) -> None:
+    """Print a table for each stage that was scored on the users of others."""
+    for stage, users in audiences.items():
+        if users.on:
+            on = figures_on(results[stage], users)
+            title = f"{method} after stage {stage}, {USERS[users.split]} of stages {list(on)}"
+            OUT.print(results_table(title, method, on))
+            say_left_out(on)
 
 
 def _explain(results: dict[int, dict[str, Any]], stages: tuple[int, ...]) -> None:

@@ -173,10 +173,18 @@ class Decoding:
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluation:
-    """Which stages' users a trained stage is scored on (none given: its own) and which split of them."""
+    """Whom a trained stage is scored on.
+
+    Attributes:
+        on: with `in_stage`, the stages whose users are asked; None for its own.
+        split: which of their events are asked for; `next_stage` asks for none of these.
+        protocol: `in_stage` leaves each user's last events of a stage out (the paper's), `matrix` does so in every
+            stage of the dataset, `next_stage` asks for the first events of the stage that the model doesn't know yet.
+    """
 
     on: Stages | None
     split: Literal["test", "valid"]
+    protocol: Literal["in_stage", "next_stage", "matrix"] = "in_stage"
 
 
 @dataclass(frozen=True, config=STRICT)

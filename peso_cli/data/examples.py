@@ -1,4 +1,4 @@
-"""Examples: which (history, target) pairs a block yields for training, validation and test."""
+"""Examples: which (history, target) pairs a block yields for training, validation, test, and from before its stage."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from peso_cli.data.blocks import Block
 
-Split = Literal["train", "valid", "test"]
+Split = Literal["train", "valid", "test", "next"]
 
 MINIMUM_EVENTS = 3
-"""A user with fewer events in a stage yields no example there."""
+"""A user with fewer events in a stage yields no example for training, validation or test there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +64,27 @@ def examples(block: Block, split: Split, window: int) -> Examples:
     With a user's `full = previous + current`, training targets are `full[i]` for
     `len(previous) <= i < len(full) - 2`, the validation target is `full[-2]`, the test target `full[-1]`. A history
     is the up to `window` items just before its target.
+
+    The split `next` asks what comes next before the stage begins: its target is `full[len(previous)]`, so that its
+    history holds nothing but `previous`. However few their events in the stage, all users have one who have events
+    both before the stage and in it.
     """
     ends = block.starts[1:]
-    users = np.flatnonzero(block.current_lengths >= MINIMUM_EVENTS)
-    if split == "train":
-        counts = block.current_lengths[users] - 2
-        owner = np.repeat(users, counts)
-        offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        target = block.current[owner] + offset
-    else:
-        owner = users
-        target = ends[users] - (2 if split == "valid" else 1)
+    owner = np.flatnonzero(block.current_lengths >= MINIMUM_EVENTS)
+    match split:
+        case "train":
+            counts = block.current_lengths[owner] - 2
+            owner = np.repeat(owner, counts)
+            target = block.current[owner] + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        case "valid" | "test":
+            target = ends[owner] - (2 if split == "valid" else 1)
+        case "next":
+            owner = np.flatnonzero((block.previous_lengths > 0) & (block.current_lengths > 0))
+            target = block.current[owner]
     start = np.maximum(block.starts[owner], target - window)
     return Examples(block, owner, start, target)
+
+
+def last_known(stage: int, split: Split) -> int:
+    """Return the last stage of which a split's histories hold events: that before for `next`, else the stage itself."""
+    return stage - 1 if split == "next" else stage

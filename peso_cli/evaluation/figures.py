@@ -13,10 +13,9 @@ from peso_cli.artifacts import Artifact
 from peso_cli.config.fingerprint import digest
 from peso_cli.config.schema import Config
 from peso_cli.data.blocks import Dataset
-from peso_cli.data.examples import Examples, Split
+from peso_cli.data.examples import Examples, Split, last_known
 from peso_cli.data.raw import RawDataset
 from peso_cli.data.synthetic import SyntheticDataset
-from peso_cli.errors import InputError
 from peso_cli.evaluation.protocol import Scored, block_before, user_examples, write_predictions
 from peso_cli.files import write_json
 from peso_cli.tracking.record import Record
@@ -51,8 +50,11 @@ def score_own_stage(
     run: Run, stage: int, record: Record, progress: Progress | None, seconds: float, display: Display
 ) -> None:
     """Score a stage that has just been trained on its own test users; write metrics.json and predictions.parquet."""
+    from peso_cli.evaluation.ranking import pick_device
+    from peso_cli.training.memory import peak_bytes
     from peso_cli.training.stage import open_ranker
 
+    peak = peak_bytes(pick_device(run.config.device))
     artifact, begun = run.artifact(stage), time.monotonic()
     ranker = open_ranker(run.config, run.dataset, run.lineage(stage))
     (scored,) = score(ranker, run.config, run.dataset, [stage], "test", display.bar(f"stage {stage}: scoring"))
@@ -62,6 +64,7 @@ def score_own_stage(
     metrics["training"] = _training(progress)
     metrics["stored_bytes"] = artifact.stored_bytes
     metrics["seconds"] = {"train": round(seconds, 1), "evaluate": round(time.monotonic() - begun, 1)}
+    metrics["peak_bytes"] = peak
     write_json(artifact.folder / "metrics.json", metrics)
     record.result(stage, flat_figures(metrics["evaluated"][str(stage)]["test"]))
     record.samples(*sample_table(scored, run.config.tracker.samples))
@@ -77,18 +80,33 @@ def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Dis
         InputError: the stage isn't trained.
         RunError: a file of it is damaged.
     """
-    lineage = run.require(stage)
-    path = metrics_path(lineage[-1], protocol_of(run.config))
-    metrics = lineage[-1].document(path.relative_to(lineage[-1].folder)) if path.exists() else _empty(stage, run.config)
+    artifact = run.require(stage)[-1]
+    metrics = _metrics(run, stage)
+    if all(_known(metrics, run.dataset, s, split) for s in on):
+        return metrics
+    with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that scores it")):
+        return _score_missing(run, stage, on, split, display)
+
+
+def _score_missing(run: Run, stage: int, on: Sequence[int], split: Split, display: Display) -> Metrics:
+    """Add figures to a stage's file that nobody else writes meanwhile."""
+    from peso_cli.training.stage import open_ranker
+
+    metrics = _metrics(run, stage)
     missing = [s for s in dict.fromkeys(on) if not _known(metrics, run.dataset, s, split)]
     if missing:
-        from peso_cli.training.stage import open_ranker
-
-        ranker, names = open_ranker(run.config, run.dataset, lineage), ", ".join(map(str, missing))
+        ranker, names = open_ranker(run.config, run.dataset, run.lineage(stage)), ", ".join(map(str, missing))
         for scored in score(ranker, run.config, run.dataset, missing, split, display.bar(f"scoring on stage {names}")):
             _add(metrics, scored)
-        write_json(path, metrics)
+        write_json(metrics_path(run.artifact(stage), protocol_of(run.config)), metrics)
     return metrics
+
+
+def _metrics(run: Run, stage: int) -> Metrics:
+    """Return what a finished stage has of the figures of the run's protocol."""
+    artifact = run.artifact(stage)
+    path = metrics_path(artifact, protocol_of(run.config))
+    return artifact.document(path.relative_to(artifact.folder)) if path.exists() else _empty(stage, run.config)
 
 
 def _known(metrics: Metrics, dataset: Dataset, stage: int, split: Split) -> bool:
@@ -112,13 +130,10 @@ def score(
         InputError: a stage has no such user.
     """
     chosen = {stage: user_examples(dataset, stage, split, config.prompt.window) for stage in stages}
-    for stage, users in chosen.items():
-        if not len(users):
-            raise InputError(f"stage {stage} of {dataset.name} has no user with enough events to be scored")
-    catalogs = {id(catalog): catalog for catalog in map(dataset.catalog_at, stages)}
+    known = {stage: dataset.catalog_at(last_known(stage, split)) for stage in stages}
     found: dict[int, Scored] = {}
-    for catalog in catalogs.values():
-        group = {stage: users for stage, users in chosen.items() if dataset.catalog_at(stage) is catalog}
+    for catalog in {id(catalog): catalog for catalog in known.values()}.values():
+        group = {stage: users for stage, users in chosen.items() if known[stage] is catalog}
         found |= _score_together(ranker.within(catalog), config.decoding.top_k, dataset, group, split, tick)
     return [found[stage] for stage in stages]
 
@@ -142,6 +157,7 @@ def data_digest(dataset: Dataset, stage: int) -> str:
     """Return the digest of all data that a stage's figures depend on.
 
     These are its block, for the groups the one before, and the items that were there to recommend, where that changes.
+    What the split `next` takes from the stage before, items and popularity, is in the fingerprint of the model's stage.
     """
     before, visible = block_before(dataset, stage), dataset.visible is not None
     catalog = [dataset.catalog_at(stage).digest] if visible else []

@@ -67,12 +67,13 @@ def sid_ranks(ranked: NDArray[np.int64], target_sid: NDArray[np.int64]) -> NDArr
 
     Args:
         ranked: (users, K) rows of `catalog.sids`, best first and distinct; -1 fills up where fewer were found.
-        target_sid: (users,) row of `catalog.sids` that the target item carries.
+        target_sid: (users,) row of `catalog.sids` that the target item carries, -1 where it isn't there to recommend.
 
     Returns:
         (users,) 1-based rank, 0 where the target is missed.
     """
-    hits = ranked == target_sid[:, None]
+    # What fills up a list must not pass for a target that isn't there.
+    hits = (ranked == target_sid[:, None]) & (ranked >= 0)
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
 
 

@@ -1,4 +1,4 @@
-"""The popularity baseline: what the stage's users took most, the same list for everybody."""
+"""The popularity baseline: what a stage's users took most, the same list for everybody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring one stage's users: figures of both kinds, of user groups, of popularity, and the predictions themselves."""
+"""Whom a model is scored on, and their figures: of both kinds, of user groups, of popularity; the predictions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from peso_cli.config.schema import Decoding
+from peso_cli.config.schema import Decoding, Evaluation
 from peso_cli.data.blocks import Block, Dataset
-from peso_cli.data.examples import Examples, Split, examples
+from peso_cli.data.examples import Examples, Split, examples, last_known
 from peso_cli.errors import InputError
 from peso_cli.evaluation.groups import GROUPS, user_groups
 from peso_cli.evaluation.metrics import Figures, item_figures, mean_figures, sid_figures, sid_ranks
@@ -20,6 +20,45 @@ from peso_cli.files import write_atomically
 from peso_cli.semantic_ids.catalog import Catalog
 
 Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Whom a model is scored on: the users of the stages `on`, asked for the events of `split`."""
+
+    on: tuple[int, ...]
+    split: Split
+
+
+def audience_of(evaluation: Evaluation, stage: int, stages: int) -> Audience:
+    """Return whom a protocol scores the model after a stage on.
+
+    Args:
+        evaluation: the protocol and its settings.
+        stage: the last stage that the model was trained on.
+        stages: how many stages the dataset has; with `next_stage` there is nobody to score the last one on.
+
+    Raises:
+        InputError: a setting contradicts the protocol.
+    """
+    protocol = evaluation.protocol
+    if evaluation.on and protocol != "in_stage":
+        raise InputError(
+            f"evaluation.on={list(evaluation.on)}: evaluation={protocol} chooses the stages itself; "
+            "give evaluation=in_stage with it, or leave it out"
+        )
+    if evaluation.split != "test" and protocol == "next_stage":
+        raise InputError(
+            f"evaluation.split={evaluation.split}: evaluation=next_stage asks for first events, which no split holds "
+            "out; give evaluation=in_stage or evaluation=matrix with it, or leave it out"
+        )
+    match protocol:
+        case "in_stage":
+            return Audience(evaluation.on or (stage,), evaluation.split)
+        case "matrix":
+            return Audience(tuple(range(1, stages + 1)), evaluation.split)
+        case "next_stage":
+            return Audience((stage + 1,) if stage < stages else (), "next")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +81,8 @@ class Scored:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog that was recommended from: that of the stage whose users were scored."""
-        return self.dataset.catalog_at(self.stage)
+        """The catalog that was recommended from: that of the last stage that the histories know."""
+        return self.dataset.catalog_at(last_known(self.stage, self.split))
 
     @property
     def ranks(self) -> NDArray[np.int64]:
@@ -65,6 +104,7 @@ class Scored:
             "item": mean_figures(item),
             "popularity": self._popularity(),
             **self._ceiling(sid),
+            **self._left_out(),
             "groups": self._by_group(sid),
         }
 
@@ -73,9 +113,9 @@ class Scored:
         return {group: mean_figures(figures, members == group) for group in GROUPS if (members == group).any()}
 
     def _popularity(self) -> Summary:
-        """Score the list of the stage's most frequent training targets, the same for every user."""
-        catalog = self.catalog
-        top = popularity_ranking(self.examples.block, catalog, self.rows.shape[1])
+        """Score the list of the most frequent training targets of the last stage known, the same for every user."""
+        catalog, block = self.catalog, self.dataset.block(last_known(self.stage, self.split))
+        top = popularity_ranking(block, catalog, self.rows.shape[1])
         rows = np.broadcast_to(top, (len(self.examples), len(top)))
         targets = self.examples.target_items
         sid = mean_figures(sid_figures(sid_ranks(rows, catalog.sid_of[targets]), rows.shape[1]))
@@ -86,6 +126,10 @@ class Scored:
         if self.dataset.ceiling is None or self.split != "test":
             return {}
         return {"ceiling": {n: value for n, value in self.dataset.ceiling(self.stage).items() if n in figures}}
+
+    def _left_out(self) -> Summary:
+        """Return how many users of the stage aren't asked: those without an event before it."""
+        return {"left_out": len(self.examples.block.users) - len(self.examples)} if self.split == "next" else {}
 
 
 def check_beams(decoding: Decoding, catalog: Catalog, k: int) -> None:
@@ -101,8 +145,18 @@ def check_beams(decoding: Decoding, catalog: Catalog, k: int) -> None:
 
 
 def user_examples(dataset: Dataset, stage: int, split: Split, window: int) -> Examples:
-    """Return one example per user of a stage: its test or validation example."""
-    return examples(dataset.block(stage), split, window)
+    """Return one example per user of a stage.
+
+    Raises:
+        InputError: no user has one, or the stage isn't there.
+    """
+    found = examples(dataset.block(stage), split, window)
+    if not len(found):
+        next_one = split == "next"
+        lacking = "events both before it and in it" if next_one else "enough events"
+        mend = "; give evaluation=in_stage" if next_one else ""
+        raise InputError(f"stage {stage} of {dataset.name} has no user with {lacking} to be scored{mend}")
+    return found
 
 
 def block_before(dataset: Dataset, stage: int) -> Block | None:

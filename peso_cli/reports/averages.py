@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from peso_cli.reports.collected import Figures, Record
-from peso_cli.reports.filling import train_command
+from peso_cli.reports.filling import training_gap
 from peso_cli.reports.model import Cell, Column, Footnote, Row, Table, cell_of
 from peso_cli.reports.results import figure_columns
 from peso_cli.reports.selection import Group, Variant
@@ -114,13 +114,13 @@ def unfilled(group: Group, variants: Sequence[Variant]) -> Iterator[Footnote]:
             stages = [stage for stage in group.stages if (seed, stage) not in variant.records]
             if stages:
                 named = f"stage{'s' * (len(stages) > 1)} {', '.join(map(str, stages))}"
-                command = train_command(variant.any, seed, max(stages))
-                yield Footnote(f"missing: {variant.name}, seed {seed}, {named}", command)
+                gap = training_gap(variant.any, seed, max(stages))
+                yield Footnote(f"missing: {variant.name}, seed {seed}, {named}", gap)
 
 
 def _untrained(group: Group, methods: Sequence[str]) -> Iterator[Footnote]:
     like = group.variants[0].any
     for method in methods:
         for seed in group.seeds:
-            command = train_command(like, seed, max(group.stages), method)
-            yield Footnote(f"missing: {method}, seed {seed}", command)
+            gap = training_gap(like, seed, max(group.stages), method)
+            yield Footnote(f"missing: {method}, seed {seed}", gap)

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from peso_cli.artifacts import Artifact, find_artifacts
-from peso_cli.config.compose import leaves
 from peso_cli.errors import InputError, RunError
 
 Figures = Mapping[str, Any]
 """A summary of metrics.json: `recall@5`, ..., and those of `item`, `popularity` and, where known, `ceiling`."""
+
+Split = Literal["test", "valid"]
+"""Which example of a user figures are of: the last one, or the one before, on which choices may rest."""
 
 _DEPTH = 6
 """Parts of a stage's path: dataset, backbone, method, variant, seed, stage."""
@@ -48,7 +50,9 @@ class Record:
         fingerprint, parent: the digests of what shaped it, and of the stage before it (None for stage 1).
         composition: the names of its method's adapter, regularizer and memory.
         catalog: digest of the items and their semantic IDs.
+        blocks: the digests of the blocks that it was trained on, by stage.
         settings: config.yaml by dotted key; decoding.* and prompt.window are those of the protocol.
+        config_dir: the user's own config folder, as far as it was given; it isn't recorded.
     """
 
     folder: Path
@@ -59,7 +63,9 @@ class Record:
     parent: str | None
     composition: Mapping[str, str]
     catalog: str
+    blocks: Mapping[str, str]
     settings: Mapping[str, Any]
+    config_dir: Path | None = None
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -82,9 +88,9 @@ class Record:
         digest: str | None = self.metrics.get("data", {}).get(str(stage))
         return digest
 
-    def figures(self, stage: int | None = None) -> Figures | None:
-        """Return the figures of a stage's test users, by default of its own; None where they weren't worked out."""
-        found: Figures | None = self.metrics["evaluated"].get(str(stage or self.place.stage), {}).get("test")
+    def figures(self, stage: int | None = None, split: Split = "test") -> Figures | None:
+        """Return the figures of a stage's users, by default of its own; None where they weren't worked out."""
+        found: Figures | None = self.metrics["evaluated"].get(str(stage or self.place.stage), {}).get(split)
         return found
 
     def groups(self) -> Mapping[str, Figures]:
@@ -93,12 +99,13 @@ class Record:
         return found
 
 
-def collect(output: Path, warn: Callable[[str], None]) -> list[Record]:
+def collect(output: Path, warn: Callable[[str], None], config_dir: Path | None = None) -> list[Record]:
     """Read all finished artifacts under a folder, in order of their paths; a stage's own protocol comes first.
 
     Args:
         output: the folder that holds the runs, or any below or above it.
         warn: called with a line for each artifact, or file of other figures, that is damaged and left out.
+        config_dir: the user's own config folder that choices may come from.
 
     Raises:
         InputError: the folder isn't there.
@@ -111,7 +118,7 @@ def collect(output: Path, warn: Callable[[str], None]) -> list[Record]:
             continue
         try:
             # What was read before a damaged file of other figures stays.
-            for record in _records(artifact):
+            for record in _records(artifact, config_dir):
                 found.append(record)
         except RunError as error:
             warn(f"left out: {error}")
@@ -158,22 +165,33 @@ def _inside(value: Any, *keys: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _records(artifact: Artifact) -> Iterator[Record]:
-    place, lineage, own = place_of(artifact), artifact.lineage(), artifact.metrics()
-    own_figures(own, artifact, place.stage)
+def _records(artifact: Artifact, config_dir: Path | None) -> Iterator[Record]:
+    place, lineage, first = place_of(artifact), artifact.lineage(), artifact.metrics()
+    own_figures(first, artifact, place.stage)
     settings = _settings(artifact)
     try:
-        parents = [parent["fingerprint"] for parent in lineage["parents"]]
-        identity = lineage["fingerprint"], parents[0] if parents else None
-        shaped = dict(lineage["composition"]), lineage["data"]["catalog"]
+        fingerprint, parents = lineage["fingerprint"], [parent["fingerprint"] for parent in lineage["parents"]]
+        composition, data = dict(lineage["composition"]), lineage["data"]
+        catalog, blocks = data["catalog"], dict(data["blocks"])
     except (KeyError, TypeError, ValueError):
         raise _damaged(artifact) from None
     for path in (artifact.folder / "metrics.json", *sorted((artifact.folder / "evaluations").glob("*.json"))):
-        metrics = {**own, **artifact.document(path.relative_to(artifact.folder))}
+        metrics = {**first, **artifact.document(path.relative_to(artifact.folder))}
         if not all(isinstance(metrics.get(key), Mapping) for key in ("protocol", "evaluated", "data", "groups")):
             raise RunError(f"{path}: damaged, or of another version")
-        with_protocol = {**settings, **_protocol_settings(metrics["protocol"])}
-        yield Record(artifact.folder, place, path.parent == artifact.folder, metrics, *identity, *shaped, with_protocol)
+        yield Record(
+            folder=artifact.folder,
+            place=place,
+            own=path.parent == artifact.folder,
+            metrics=metrics,
+            fingerprint=fingerprint,
+            parent=parents[0] if parents else None,
+            composition=composition,
+            catalog=catalog,
+            blocks=blocks,
+            settings={**settings, **_protocol_settings(metrics["protocol"])},
+            config_dir=config_dir,
+        )
 
 
 def _protocol_settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,6 +214,8 @@ def _settings(artifact: Artifact) -> dict[str, Any]:
 @lru_cache(maxsize=512)
 def _by_key(text: str) -> dict[str, Any]:
     """Return a YAML document by dotted key; the stages of a run often share one."""
+    from peso_cli.config.compose import leaves
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     plain = yaml.load(text, Loader=loader)
     if not isinstance(plain, dict):

@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from peso_cli.config.compose import compose, conf_folder, group_options, leaves
+from peso_cli.config.compose import compose, conf_folder, config_folders, group_options, leaves
 from peso_cli.errors import InputError
-from peso_cli.reports.collected import Record
+from peso_cli.reports.collected import Record, Split
+from peso_cli.reports.model import Gap
 from peso_cli.reports.selection import shown_value
 
-_CHOSEN = ("prompt", "adapter", "regularizer", "memory")
+_CHOSEN = ("prompt", "adapter", "regularizer", "memory", "tracker")
 """Groups whose choice shows as their `name`."""
 
 _OF_METHOD = re.compile(r"(adapter|regularizer|memory|method|variant)\b.*")
 _OF_NO_RESULT = re.compile(
     r"(stage|seed|output|device|method\.name|backbone\.name|dataset\.source|trainer\.checkpoint_minutes"
-    r"|(evaluation|tracker|cleaning|split|embedding|quantizer|tokenizer|experiment)\..*|.*\._target_)"
+    r"|(evaluation|cleaning|split|embedding|quantizer|tokenizer|experiment)\..*|.*\._target_)"
 )
 
 
 def train_command(like: Record, seed: int, stage: int, method: str | None = None) -> str:
-    """Return the command that trains a stage (and those before it) with the settings of a record.
+    """Return the command of `training_gap`, as it can be pasted."""
+    return str(training_gap(like, seed, stage, method))
+
+
+def training_gap(like: Record, seed: int, stage: int, method: str | None = None) -> Gap:
+    """Return what trains a stage (and those before it) with the settings of a record.
 
     Args:
         like: what has these settings.
         seed, stage: of what is missing.
         method: another method than the record's; it comes with its own adapter, regularizer and memory.
     """
-    return shlex.join(["peso", "train", f"stage={stage}", *_words(like, seed, method)])
+    return _gap("train", like, [f"stage={stage}", *_words(like, seed, method)])
 
 
-def evaluate_command(like: Record, seed: int, stages: str, on: Sequence[int]) -> str:
-    """Return the command that scores trained stages (`2`, `1..5`) on the users of others."""
-    words = [f"stage={stages}", *_words(like, seed, None), f"evaluation.on={shown_value(list(on))}"]
-    return shlex.join(["peso", "evaluate", *words])
+def scoring_gap(like: Record, seed: int, stages: str, on: Sequence[int] | None = None, split: Split = "test") -> Gap:
+    """Return what scores trained stages (`2`, `1..5`) on the users of others, by default on their own.
+
+    Args:
+        like: what has the settings.
+        seed, stages: of what was trained.
+        on: the stages whose users are scored.
+        split: which of their examples.
+    """
+    words = [f"stage={stages}", *_words(like, seed, None)]
+    words += [f"evaluation.on={shown_value(list(on))}"] if on is not None else []
+    words += [f"evaluation.split={split}"] if split != "test" else []
+    return _gap("evaluate", like, words)
+
+
+def _gap(verb: Literal["train", "evaluate"], like: Record, words: Sequence[str]) -> Gap:
+    return Gap(verb, tuple(words), like.config_dir, like.config_dir is None and _unknown_choice(words))
 
 
 def _words(like: Record, seed: int, method: str | None) -> list[str]:
@@ -49,10 +67,13 @@ def _words(like: Record, seed: int, method: str | None) -> list[str]:
     words = _choices(like, method or like.place.method)
     # A path has no default that a composition could do without.
     path = ("dataset.path=.",) * ("dataset.path" in wanted)
-    composed = _composed((*words, *path))
-    words += [f"{group}={wanted[f'{group}.name']}" for group in _CHOSEN if _chosen_otherwise(group, wanted, composed)]
-    words += _settings(wanted, _composed((*words, *path)))
-    return [*words, f"seed={seed}", *_output(like), *_own_folder(words)]
+    composed = _composed((*words, *path), like.config_dir)
+    files = _options(like.config_dir)
+    chosen = {group: wanted.get(f"{group}.name") for group in _CHOSEN}
+    otherwise = {group: name for group, name in chosen.items() if name != composed.get(f"{group}.name")}
+    words += [f"{group}={name}" for group, name in otherwise.items() if name in files.get(group, ())]
+    words += _settings(wanted, _composed((*words, *path), like.config_dir))
+    return [*words, f"seed={seed}", *_output(like)]
 
 
 def _output(like: Record) -> list[str]:
@@ -78,21 +99,17 @@ def _source(dataset: str) -> str | None:
     return source
 
 
-def _own_folder(words: Sequence[str]) -> list[str]:
-    """Return the option that a choice needs whose file is in a folder of the user's, which isn't recorded."""
-    choices = [word.partition("=")[::2] for word in words]
-    own = any(group in _options() and choice not in _options()[group] for group, choice in choices)
-    return ["--config-dir", "FOLDER"] if own else []
-
-
-def _chosen_otherwise(group: str, wanted: Mapping[str, Any], composed: Mapping[str, Any]) -> bool:
-    name = wanted.get(f"{group}.name")
-    return name is not None and name != composed.get(f"{group}.name") and name in _options().get(group, ())
+def _unknown_choice(words: Sequence[str]) -> bool:
+    """Tell whether a choice's file is in a folder of the user's: none that is there by itself has it."""
+    choices, files = [word.partition("=")[::2] for word in words], _options(None)
+    return any(group in files and choice not in files[group] for group, choice in choices)
 
 
 def _settings(wanted: Mapping[str, Any], composed: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the settings that are other than those composed; all, where it isn't known what would be composed."""
     for key, value in wanted.items():
-        if key in composed and composed[key] != value and not _OF_NO_RESULT.fullmatch(key):
+        other = key in composed and composed[key] != value
+        if (other or not composed) and not _OF_NO_RESULT.fullmatch(key):
             yield f"{key}={_quoted(value)}"
 
 
@@ -105,14 +122,14 @@ def _quoted(value: Any) -> str:
 
 
 @cache
-def _options() -> dict[str, list[str]]:
-    return group_options([conf_folder()])
+def _options(config_dir: Path | None) -> dict[str, list[str]]:
+    return group_options(config_folders(config_dir))
 
 
 @cache
-def _composed(words: tuple[str, ...]) -> Mapping[str, Any]:
-    """Return the settings, by dotted key, that words lead to; none where a choice is in a folder of the user's."""
+def _composed(words: tuple[str, ...], config_dir: Path | None) -> Mapping[str, Any]:
+    """Return the settings, by dotted key, that words lead to; none where a choice is in a folder that isn't known."""
     try:
-        return dict(leaves(compose(words).plain))
+        return dict(leaves(compose(words, config_dir).plain))
     except InputError:
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,6 +59,16 @@ class Picture:
         """Write the picture as one of `METADATA`, titled."""
         with styled():
             self.figure.savefig(path, format=form, metadata={**METADATA[form], "Title": self.name})
+
+    def svg(self) -> str:
+        """Return the picture as SVG for a page: without a ground of its own, its letters as text."""
+        import matplotlib
+
+        drawn = StringIO()
+        with styled():
+            matplotlib.rcParams.update({"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans"]})
+            self.figure.savefig(drawn, format="svg", metadata=METADATA["svg"], transparent=True)
+        return drawn.getvalue()
 
 
 @contextmanager

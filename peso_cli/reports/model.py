@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 Mark = Literal["", "best", "second"]
@@ -62,11 +64,38 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Something missing, as the command that fills it; `str` is the command as it can be pasted.
+
+    Attributes:
+        verb: what the command does.
+        words: its overrides.
+        config_dir: the user's own config folder, where it is known.
+        needs_folder: whether a choice is in such a folder and it isn't known.
+    """
+
+    verb: Literal["train", "evaluate"]
+    words: tuple[str, ...]
+    config_dir: Path | None = None
+    needs_folder: bool = False
+
+    def __str__(self) -> str:
+        folder = "FOLDER" if self.needs_folder else self.config_dir
+        option = ["--config-dir", str(folder)] if folder else []
+        return shlex.join(["peso", self.verb, *self.words, *option])
+
+
+@dataclass(frozen=True)
 class Footnote:
-    """A line under a table; with the command that fills what is missing, where it tells of something missing."""
+    """A line under a table; with what fills it, where it tells of something missing."""
 
     text: str
-    command: str = ""
+    gap: Gap | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that fills what is missing; empty where nothing is."""
+        return "" if self.gap is None else str(self.gap)
 
 
 @dataclass(frozen=True)

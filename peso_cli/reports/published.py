@@ -46,6 +46,20 @@ def figure(table: str, method: str, dataset: str, metric: str) -> float | None:
     return float(row[found["columns"].index(column)]) if row and column in found["columns"] else None
 
 
+def dataset_figure(dataset: str, stage: str, name: str) -> float | None:
+    """Return a figure of the published dataset table, None where the paper doesn't give it.
+
+    Args:
+        dataset: one of `published_datasets()`.
+        stage: `D1`, `D2`, ..., or `all` for all stages together.
+        name: `users`, `new_users`, `items`, `new_items`, `interactions`, `mean_length` or `sparsity`.
+    """
+    table = _document()["dataset_table"]
+    row = table[dataset].get(stage, {})
+    figures = row if isinstance(row, dict) else dict(zip(table["columns"], row, strict=True))
+    return float(figures[name]) if name in figures else None
+
+
 def regularizer_places() -> dict[str, int]:
     """Return the published order of the regularizers: each one's place, 1 for the best; some share one."""
     order = _document()["regularizers"]["order"]

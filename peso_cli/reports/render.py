@@ -185,7 +185,7 @@ def _document(table: Table) -> dict[str, Any]:
             {"name": row.name, "ranked": row.ranked, "cells": dict(zip(names, map(asdict, row.cells), strict=True))}
             for row in table.rows
         ],
-        "footnotes": [asdict(note) for note in table.footnotes],
+        "footnotes": [{"text": note.text, "command": note.command} for note in table.footnotes],
     }
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from peso_cli.errors import InputError, nearest
+from peso_cli.reports.choice import only_chosen
 from peso_cli.reports.collected import collect
 from peso_cli.reports.selection import Group, select
 
@@ -58,10 +59,29 @@ class Room:
         return made
 
 
-def finished(output: Path, words: list[str], baseline: str, mix: bool, warn: Callable[[str], None]) -> list[Group]:
+def finished(
+    output: Path,
+    words: list[str],
+    baseline: str,
+    mix: bool,
+    warn: Callable[[str], None],
+    chosen: bool = False,
+    config_dir: Path | None = None,
+) -> list[Group]:
     """Return the groups of what is finished under a folder and passes filters.
 
+    Args:
+        output: the folder that holds the runs.
+        words: the filters.
+        baseline: the row that others are compared with.
+        mix: whether runs that can't be compared may stand together.
+        warn: called with a line for each artifact that is left out.
+        chosen: whether, of variants that differ only in their strength, only the one chosen on validation stays.
+        config_dir: the user's own config folder that choices may come from.
+
     Raises:
-        InputError: the folder isn't there, a filter is wrong, nothing fits, or runs can't be compared.
+        InputError: the folder isn't there, a filter is wrong, nothing fits, runs can't be compared, or what a choice
+            rests on is missing.
     """
-    return select(collect(output, warn), words, baseline, mix)
+    groups = select(collect(output, warn, config_dir), words, baseline, mix)
+    return [only_chosen(group) for group in groups] if chosen else groups

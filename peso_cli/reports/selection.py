@@ -1,9 +1,9 @@
-"""Which records a table compares: filters, variants of a method and their names, and what must not be mixed."""
+"""Which records a table compares: filters, and variants of a method with their names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from peso_cli.config.compose import conf_folder, group_options
 from peso_cli.config.schema import STAGE_FORMS
 from peso_cli.errors import InputError, nearest
-from peso_cli.reports.collected import BASE, Place, Record, protocol_key
+from peso_cli.reports.collected import BASE, Place, Record
+from peso_cli.reports.comparable import first_difference
 from peso_cli.reports.published import published_methods
 
 _PLACE = tuple(Place.__dataclass_fields__)
@@ -55,6 +56,7 @@ class Group:
         bases: the records of stage 1, whatever was asked for.
         baseline: the name of the row that others are compared with; empty for none.
         mixed: two runs and the first thing in which they differ, where they can't be compared; else empty.
+        notes: what else is to be known of the choice of its variants.
     """
 
     dataset: str
@@ -66,6 +68,7 @@ class Group:
     bases: tuple[Record, ...]
     baseline: str = ""
     mixed: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -109,12 +112,28 @@ def select(records: Sequence[Record], words: Sequence[str], baseline: str = "", 
     bases = tuple(record for record in records if record.place.method == BASE)
     by_place = sorted(_one_protocol_each(later), key=_group_key)
     chosen = [list(group) for _, group in groupby(by_place, key=_group_key)]
-    differences = [_first_difference(group) for group in chosen]
+    differences = [first_difference(group) for group in chosen]
     if any(differences) and not mix:
         difference = next(filter(None, differences))
         raise InputError(f"{difference}; choose by a filter (method=, variant=, decoding.beams=, ...), or give --mix")
     groups = (_group(group, methods, bases, baseline) for group in chosen)
     return [replace(group, mixed=difference) for group, difference in zip(groups, differences, strict=True)]
+
+
+def restricted(group: Group, kept: Sequence[str], notes: Sequence[str]) -> Group:
+    """Return a group with some of its variants alone, which are named anew, in the group's order.
+
+    Args:
+        group: what was selected.
+        kept: the names of the variants that stay.
+        notes: why the others don't.
+    """
+    stay = [variant for variant in group.variants if variant.name in kept]
+    records = [record for variant in stay for record in variant.records.values()]
+    fewer = _group(records, (), group.bases, group.baseline)
+    renamed = {old.name: new.name for old, new in zip(stay, fewer.variants, strict=True)}
+    baseline, mixed = renamed.get(group.baseline, fewer.baseline), first_difference(records)
+    return replace(fewer, absent=group.absent, baseline=baseline, mixed=mixed, notes=tuple(notes))
 
 
 def _group_key(record: Record) -> tuple[str, str]:
@@ -177,42 +196,6 @@ def _one_protocol_each(records: Iterable[Record]) -> list[Record]:
                 "give --output a folder that holds one of them"
             )
     return list(first.values())
-
-
-def _first_difference(records: Sequence[Record]) -> str:
-    """Tell the first two records whose figures must not stand side by side, and why; empty where all may."""
-    first: dict[int, Record] = {}
-    for record in records:
-        pairs = [(records[0], _conditions)]
-        if record.data is not None:
-            pairs.insert(0, (first.setdefault(record.place.stage, record), _data))
-        for other, conditions in pairs:
-            if difference := _difference(other, record, conditions):
-                return difference
-    return ""
-
-
-def _difference(one: Record, other: Record, conditions: Callable[[Record], Mapping[str, Any]]) -> str:
-    mine, theirs = conditions(one), conditions(other)
-    for key in dict.fromkeys([*mine, *theirs]):
-        if mine.get(key) != theirs.get(key):
-            values = f"{_short(mine.get(key))} and {_short(theirs.get(key))}"
-            return f"{one.folder} and {other.folder} differ in {key} ({values})"
-    return ""
-
-
-def _data(record: Record) -> dict[str, Any]:
-    """Return what records of the same stage must agree on."""
-    return {"the data": record.data, "items and semantic IDs": record.catalog}
-
-
-def _conditions(record: Record) -> dict[str, Any]:
-    """Return what all records must agree on."""
-    return {protocol_key(name): value for name, value in record.protocol.items()} | record.prompt
-
-
-def _short(value: Any) -> str:
-    return value[:8] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else repr(value)
 
 
 def _group(records: Sequence[Record], asked: Sequence[str], bases: tuple[Record, ...], baseline: str) -> Group:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from peso_cli.config.parts import make_part
+from peso_cli.config.parts import PARTS, make_part
 from peso_cli.data.layout import SEMANTIC_IDS, StageFolder, stage_folders
 from peso_cli.errors import InputError
 from peso_cli.files import sha256
@@ -95,7 +95,8 @@ def extend_stored(root: Path, folder: Path, display: Display) -> Outcome:
         RunError: a file is damaged.
     """
     stored = read_stored(folder)
-    embedding, quantizer = (make_part(group, stored.settings[group]) for group in ("embedding", "quantizer"))
+    groups = ("embedding", "quantizer")
+    embedding, quantizer = (make_part(group, stored.settings[group], PARTS[group]) for group in groups)
     return _extended(root, stored, embedding, quantizer, display)
 
 

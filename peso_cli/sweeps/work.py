@@ -57,6 +57,7 @@ def _limit(threads: int) -> None:
 
 
 def _carry_out(job: Job, ledger: Ledger, display: LogDisplay) -> None:
+    from peso_cli.commands.train import check_evaluation
     from peso_cli.evaluation.figures import evaluate
     from peso_cli.stages import ensure, open_run, wanted_stages
 
@@ -64,10 +65,11 @@ def _carry_out(job: Job, ledger: Ledger, display: LogDisplay) -> None:
     for words in job.ways:
         display.say(f"peso train {' '.join(words)}")
         run = open_run(compose(words, ledger.config_dir))
-        stages, chosen = wanted_stages(run.config.stage, run.dataset), run.config.evaluation
+        stages = wanted_stages(run.config.stage, run.dataset)
+        audiences = check_evaluation(run, stages)
         ensure(run, stages, display)
-        for stage in stages:
-            evaluate(run, stage, chosen.on or (stage,), chosen.split, display)
+        for stage, users in audiences.items():
+            evaluate(run, stage, users.on, users.split, display)
 
 
 class LogDisplay:

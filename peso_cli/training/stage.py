@@ -25,6 +25,7 @@ from peso_cli.training.checkpoints import Checkpoint
 from peso_cli.training.estimate import describe
 from peso_cli.training.layouts import Batch, Layout, Packed, Padded
 from peso_cli.training.loop import Job, Progress, train
+from peso_cli.training.memory import begin_peak
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
 
@@ -66,6 +67,7 @@ def train_stage(
         InputError: the stage has nothing to train on, or the settings don't fit the backbone.
         RunError: training diverged.
     """
+    begin_peak(pick_device(task.config.device))
     if not task.adapter.trains:
         return None
     begun = begin_stage(task.config, task.dataset, task.stage, task.adapter, task.ancestors)

@@ -93,9 +93,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def learnt(folder: Path) -> dict[str, Any]:
-    """What equal runs must leave in equal form: weights, predictions and log as bytes, metrics without times."""
+    """What equal runs must leave in equal form: weights, predictions, log as bytes, metrics without time and memory."""
     names = ("adapter/", "model/", "state.safetensors", "predictions.parquet", "log.jsonl")
     found: dict[str, Any] = {name: data for name, data in files_of(folder).items() if name.startswith(names)}
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics.pop("seconds")) == {"train", "evaluate"}
+    metrics.pop("peak_bytes")
     return {**found, "metrics": json.dumps(metrics)}

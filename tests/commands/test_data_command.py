@@ -90,6 +90,10 @@ def test_examples_are_lines_of_user_history_and_target(released):
     assert lines_of("--stage", 2, "--split", "test", "prompt.window=2", *released) == [
         {"user": "zoë", "history": ["i2", "i3"], "target": "i4"}
     ]
+    assert lines_of("--stage", 2, "--split", "next", *released) == [{"user": "zoë", "history": ["i0"], "target": "i1"}]
+    assert lines_of("--stage", 4, "--split", "next", "prompt.window=1", *released) == [
+        {"user": "zoë", "history": ["i1"], "target": "i2"}
+    ]
     assert "zoë" in peso("data", "examples", "--stage", 2, *released).out
 
 
@@ -99,7 +103,7 @@ def test_without_options_they_are_stage_1s_training_examples():
     assert len(lines) == len(examples(dataset.block(1), "train", 20))
 
 
-@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@pytest.mark.parametrize("split", ["train", "valid", "test", "next"])
 def test_one_users_are_those_of_all_that_are_the_users(split):
     every = lines_of("--stage", 2, "--split", split, *WORLD)
     user = every[-1]["user"]
@@ -117,7 +121,7 @@ def test_a_user_with_too_few_events_has_none(released):
         (["--stage", 5], ["stage=5", "toy has stages 1 to 4"]),
         (["--stage", 0], ["stage=0"]),
         (["--stage", 1], ["stage 1 needs", "toy.all.block_0.json", "missing"]),
-        (["--stage", 2, "--split", "all"], ["--split all", "train, valid or test"]),
+        (["--stage", 2, "--split", "all"], ["--split all", "train, valid or test, or next"]),
         (["--stage", 2, "--user", "zoe"], ["--user zoe", "stage 2", "zoë"]),
     ],
 )

@@ -53,6 +53,55 @@ def test_any_stage_can_be_scored_on_any_stages_users(copied):
             assert [stage, group, *(f"{test[c]:.4f}" for c in ("recall@5", "recall@10"))] in [row[:4] for row in rows]
 
 
+def test_the_matrix_is_every_stages_users(copied):
+    by_name = peso("evaluate", "stage=2", "evaluation=matrix", "--json", *copied.arguments())
+    assert set(by_name.document["evaluated"]) == {"1", "2", "3"}
+    by_number = peso("evaluate", "stage=2", "evaluation.on=[1,2,3]", "--json", *copied.arguments())
+    assert by_number == by_name
+
+
+def test_the_next_stage_is_asked_for_its_users_first_events(copied):
+    answer = peso("evaluate", "stage=2", "evaluation=next_stage", *copied.arguments())
+    metrics = metrics_of(copied)
+    assert {stage: set(splits) for stage, splits in metrics["evaluated"].items()} == {"2": {"test"}, "3": {"next"}}
+    summary, groups = metrics["evaluated"]["3"]["next"], metrics["groups"]["3"]["next"]
+    lines = peso("data", "examples", "--stage", 3, "--split", "next", *copied.arguments()).out.splitlines()
+    everybody = peso("data", "stats", "--json", *copied.arguments()).document["stages"][2]["users"]
+    assert (summary["users"], summary["users"] + summary["left_out"]) == (len(lines), everybody)
+    assert set(groups) == {"returning", "dormant"}
+    assert sum(group["users"] for group in groups.values()) == summary["users"]
+    figures = [f"{summary[c]:.4f}" for c in ("recall@5", "recall@10", "ndcg@5", "ndcg@10")]
+    assert ["3", "peso", *figures, str(summary["users"])] in cells(answer.out)
+    assert "peso after stage 2, first events of users by stage" in answer.out
+    assert f"stage 3: {summary['left_out']} users have no event before it and are left out" in answer.out
+
+
+def test_what_comes_next_is_kept_beside_other_figures_and_not_scored_again(copied, monkeypatch):
+    command = ("evaluate", "stage=2", "evaluation=next_stage", "--json", *copied.arguments())
+    alone = peso(*command).document["evaluated"]["3"]
+    assert peso("evaluate", "stage=2", "evaluation=matrix", *copied.arguments()).code == 0
+    monkeypatch.setattr(figures, "score", None)
+    both = peso(*command).document["evaluated"]["3"]
+    assert set(both) == {"next", "test"}
+    assert both["next"] == alone["next"] != both["test"]
+
+
+def test_the_base_is_asked_what_comes_next_too(copied):
+    document = peso("evaluate", "stage=1", "evaluation=next_stage", "--json", *copied.arguments()).document
+    assert document["folder"] == str(copied.folder("base", 1))
+    assert set(document["evaluated"]["2"]) == {"next"}
+
+
+def test_the_last_stage_has_no_next_one(copied):
+    command = ("evaluate", "evaluation=next_stage", *copied.arguments())
+    answer = peso(*command, "stage=all", "--json")
+    assert [document["stage"] for document in answer.document] == [1, 2]
+    assert answer.err == "stage 3 is the last one of synthetic, there is no next one to score it on\n"
+    assert isinstance(peso(*command, "stage=2..3", "--json").document, list)
+    assert set(metrics_of(copied, stage=3)["evaluated"]) == {"3"}
+    refused(peso(*command, "stage=3"), "evaluation=next_stage", "stage 3 is the last one", "give an earlier stage=")
+
+
 def test_a_stage_that_does_not_train_scores_as_the_base_does(copied):
     for stage in (1, 3):
         assert peso("evaluate", f"stage={stage}", "method=pretrain", "evaluation.on=[2]", *copied.arguments()).code == 0
@@ -210,6 +259,11 @@ def test_lists_that_can_not_be_filled_are_refused_before_anything_is_written(cop
         (["stage=3", "seed=7"], ["stage 1 of peso isn't trained", "peso train stage=3 "]),
         (["stage=2", "evaluation.on=[4]"], ["stage=4", "stages 1 to 3"]),
         (["stage=4"], ["stage=4", "stages 1 to 3"]),
+        (["stage=2", "evaluation=matrix", "evaluation.on=[1]"], ["evaluation.on=[1]", "give evaluation=in_stage"]),
+        (["stage=2", "evaluation=next_stage", "evaluation.on=[3]"], ["evaluation.on=[3]", "give evaluation=in_stage"]),
+        (["stage=2", "evaluation=next_stage", "evaluation.split=valid"], ["evaluation.split=valid", "first events"]),
+        (["stage=2", "evaluation=next"], ["evaluation=next", "next_stage"]),
+        (["stage=2", "evaluation.protocol=next"], ["evaluation.protocol=next", "next_stage"]),
     ],
 )
 def test_what_is_not_there_is_one_line(trained, overrides, parts):

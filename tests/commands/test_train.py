@@ -263,6 +263,23 @@ def test_figures_on_other_stages_and_splits_can_be_asked_for(copied):
     assert set(json.loads((copied.folder("peso", 2) / "metrics.json").read_text())["evaluated"]) == {"2"}
 
 
+def test_the_next_stage_can_be_asked_for_while_training(copied):
+    answer = peso("train", "stage=2..3", "evaluation=next_stage", *copied.arguments())
+    assert "peso after stage 2, first events of users of stages [3]" in answer.out
+    assert "after stage 3" not in answer.out
+    assert "stage 3 is the last one of synthetic" in answer.err
+    assert f"stage 3: {copied.folder('peso', 3)}" in answer.out
+    document = peso("train", "stage=2..3", "evaluation=next_stage", "--json", *copied.arguments()).document["stages"]
+    assert set(document["2"]["evaluated"]["3"]) == {"next"}
+    assert set(document["3"]["evaluated"]) == {"3"}
+
+
+def test_a_stage_can_be_trained_and_scored_on_all(copied):
+    answer = peso("train", "stage=3", "evaluation=matrix", *copied.arguments())
+    assert "peso after stage 3, test users of stages [1, 2, 3]" in answer.out
+    assert set(json.loads((copied.folder("peso", 2) / "metrics.json").read_text())["evaluated"]) == {"2"}
+
+
 def test_json_is_one_document_with_the_metrics_as_they_are_on_disk(trained):
     answer = peso("train", "stage=[2,3]", "--json", *trained.arguments())
     for stage, found in answer.document["stages"].items():
@@ -279,12 +296,14 @@ def test_json_is_one_document_with_the_metrics_as_they_are_on_disk(trained):
     [
         ("decoding.beams=5", ["decoding.beams=5", "at least 10"]),
         ("evaluation.on=[9]", ["stage=9", "stages 1 to 3"]),
+        ("stage=3 evaluation=next_stage", ["stage 3 is the last one of synthetic", "give an earlier stage="]),
+        ("evaluation=matrix evaluation.on=[1]", ["evaluation.on=[1]", "give evaluation=in_stage"]),
         ("dataset.shared_ids=2", ["dataset.shared_ids=2"]),
         ("adapter=frozen", ["regularizer=softmax_kl", "adapter=frozen trains nothing", "regularizer=none"]),
     ],
 )
 def test_what_can_not_be_worked_out_is_refused_before_any_work(tmp_path, override, parts):
-    refused(peso("train", "stage=2", *SMALL, f"output={tmp_path}", override), *parts)
+    refused(peso("train", "stage=2", *SMALL, f"output={tmp_path}", *override.split()), *parts)
     assert not list(tmp_path.iterdir())
 
 

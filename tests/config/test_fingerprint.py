@@ -54,6 +54,8 @@ NEITHER = [
     "decoding.batch_tokens=64",
     "evaluation.on=[1,2]",
     "evaluation.split=valid",
+    "evaluation=next_stage",
+    "evaluation=matrix",
     "trainer.checkpoint_minutes=0",
     "method.name=other",
 ]

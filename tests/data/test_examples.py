@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from worlds import block_of
 
 from peso_cli.data.blocks import read_released
-from peso_cli.data.examples import examples
+from peso_cli.data.examples import examples, last_known
 
 SPLITS = ("train", "valid", "test")
 
@@ -112,6 +112,31 @@ def test_taking_rows_takes_their_examples_in_that_order(users, window, data):
     assert taken.history_lengths.tolist() == [len(history) for history, _ in pairs(taken)]
 
 
+@settings(max_examples=60, deadline=None)
+@given(populations, st.integers(1, 9))
+def test_what_comes_next_is_the_first_event_of_a_stage_by_those_before_it(users, window):
+    found = examples(block_of(users), "next", window)
+    asked = {user: (p, c) for user, (p, c) in users.items() if p and c}
+    assert pairs(found) == [(previous[-window:], current[0]) for previous, current in asked.values()]
+    assert [found.block.users[row] for row in found.user] == list(asked)
+
+
+def test_what_comes_next_in_a_real_stage_is_unknown_to_the_stages_before(games):
+    before, block = games.block(3), games.block(4)
+    known = {user: before.events[before.starts[row] : before.starts[row + 1]] for row, user in enumerate(before.users)}
+    found = examples(block, "next", 20)
+    assert len(found) == int((block.previous_lengths > 0).sum()) < len(block.users)
+    returning = [(row, user) for row, owner in enumerate(found.user) if (user := block.users[owner]) in known]
+    assert returning
+    for row, user in returning:
+        assert found.history(row).tolist() == known[user][-20:].tolist()
+
+
+def test_only_what_comes_next_is_asked_without_events_of_its_own_stage():
+    assert [last_known(3, split) for split in SPLITS] == [3, 3, 3]
+    assert last_known(3, "next") == 2
+
+
 def test_a_block_without_users_yields_nothing():
-    for split in SPLITS:
+    for split in (*SPLITS, "next"):
         assert len(examples(block_of({}), split, 20)) == 0

@@ -170,6 +170,10 @@ def test_each_stage_is_recommended_from_what_is_visible_by_then():
 
         return SimpleNamespace(rank=rank, within=ranker)
 
+    (ahead,) = score(ranker(CATALOG), config, dataset, [2], "next")
+    assert (ahead.stage, ahead.split, len(ahead.catalog.sids)) == (2, "next", 6)
+    assert asked == [(6, 1)]
+    asked.clear()
     scored = score(ranker(CATALOG), config, dataset, [2, 1], "test")
     assert [s.stage for s in scored] == [2, 1]
     assert sorted(asked) == [(6, 2), (12, 2)]

@@ -5,12 +5,14 @@ import pyarrow.parquet
 import pytest
 from worlds import block_of, catalog_of
 
-from peso_cli.config.schema import Decoding
+from peso_cli.config.schema import Decoding, Evaluation
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.examples import examples
 from peso_cli.errors import InputError
 from peso_cli.evaluation.protocol import (
+    Audience,
     Scored,
+    audience_of,
     block_before,
     check_beams,
     user_examples,
@@ -194,3 +196,93 @@ def test_a_search_that_can_not_return_enough_is_refused(beams, k, part):
 def test_a_search_that_just_returns_enough_will_do():
     check_beams(Decoding(10, "trie", "vocabulary"), CATALOG, 10)
     check_beams(Decoding(11, "trie", "vocabulary"), CATALOG, 11)
+
+
+# Whom a model is scored on
+
+
+@pytest.mark.parametrize(
+    ("protocol", "on", "split", "expected"),
+    [
+        ("in_stage", None, "test", Audience((2,), "test")),
+        ("in_stage", (1, 3), "valid", Audience((1, 3), "valid")),
+        ("matrix", None, "test", Audience((1, 2, 3), "test")),
+        ("matrix", None, "valid", Audience((1, 2, 3), "valid")),
+        ("next_stage", None, "test", Audience((3,), "next")),
+    ],
+)
+def test_a_protocol_says_whom_a_model_is_scored_on(protocol, on, split, expected):
+    assert audience_of(Evaluation(on, split, protocol), 2, 3) == expected
+
+
+def test_nobody_comes_after_the_last_stage():
+    assert audience_of(Evaluation(None, "test", "next_stage"), 3, 3).on == ()
+
+
+def test_without_a_protocol_a_stage_is_scored_on_itself():
+    assert audience_of(Evaluation(None, "test"), 2, 3) == Audience((2,), "test")
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize(
+    ("evaluation", "parts"),
+    [
+        (Evaluation((1, 2), "test", "matrix"), ["evaluation.on=[1, 2]", "evaluation=matrix", "evaluation=in_stage"]),
+        (Evaluation((3,), "test", "next_stage"), ["evaluation.on=[3]", "next_stage", "give evaluation=in_stage"]),
+        (Evaluation(None, "valid", "next_stage"), ["evaluation.split=valid", "next_stage", "leave it out"]),
+    ],
+)
+def test_what_contradicts_the_protocol_is_refused(evaluation, parts, stage):
+    with pytest.raises(InputError) as found:
+        audience_of(evaluation, stage, 3)
+    for part in parts:
+        assert part in str(found.value)
+
+
+# What comes next
+
+
+def next_of(rows, before=BEFORE, visible=None):
+    """The users of stage 2 before any update: here (i7 after i1), few (i3 after i1), back (i8 after i3), away (i3)."""
+    blocks = {1: before, 2: BLOCK}
+    hidden = None if visible is None else {1: visible, 2: np.ones(len(CATALOG.items), bool)}.__getitem__
+    dataset = Dataset("toy", CATALOG, 2, blocks.__getitem__, blocks.__contains__, lambda stage: {}, hidden)
+    chosen = user_examples(dataset, 2, "next", 20)
+    return Scored(dataset, 2, "next", chosen, np.asarray(rows), np.zeros(np.shape(rows), np.float32))
+
+
+def test_what_comes_next_is_asked_of_users_with_events_before_however_few():
+    scored = next_of([[0, 1]] * 4)
+    assert [BLOCK.users[row] for row in scored.examples.user] == ["here", "few", "back", "away"]
+    assert [history.tolist() for history in scored.examples.histories()] == [[1, 1, 1], [1], [3], [3, 3]]
+    assert scored.examples.target_items.tolist() == [7, 3, 8, 3]
+    summary = scored.summary()
+    assert (summary["users"], summary["left_out"]) == (4, 1)
+    assert "ceiling" not in summary
+    assert {name: group["users"] for name, group in summary["groups"].items()} == {"returning": 1, "dormant": 3}
+    assert "left_out" not in scored_of().summary()
+
+
+def test_popularity_of_what_comes_next_knows_only_the_stage_before():
+    # Training targets: i1 (row 1) twice and i3 (row 2) once in stage 1; in stage 2, i7 would be the first.
+    before = block_of({"here": ([], [1, 1, 0, 0]), "gone": ([], [3, 7, 7])}, stage=1)
+    popularity = next_of([[0, 1]] * 4, before).summary()["popularity"]
+    assert popularity["recall@1"] == 0
+    assert popularity["recall@2"] == 2 / 4
+
+
+def test_a_target_that_is_not_there_yet_is_missed_and_counts():
+    visible = np.arange(14) < 8  # i8, the target of back, comes in with stage 2
+    rows = [[4, 2], [2, 4], [-1, 4], [1, 2]]
+    scored = next_of(rows, visible=visible)
+    assert len(scored.catalog.sids) == 5
+    assert scored.ranks.tolist() == [1, 1, 0, 2]
+    summary = scored.summary()
+    assert (summary["users"], summary["recall@2"], summary["item"]["recall@2"]) == (4, 3 / 4, 3 / 4)
+    assert summary["popularity"]["recall@2"] < 1
+
+
+def test_nobody_with_events_before_is_an_error():
+    dataset = Dataset("toy", CATALOG, 2, lambda stage: block_of({"u": ([], [1, 2, 3])}), lambda stage: True)
+    with pytest.raises(InputError, match="stage 2 of toy has no user with events both before it and in it"):
+        user_examples(dataset, 2, "next", 20)

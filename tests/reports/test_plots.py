@@ -238,12 +238,14 @@ def test_the_matrix_is_drawn_with_its_numbers(tmp_path):
 
 def test_points_are_costs_and_figures(output):
     (picture,) = drawn(efficiency, output, "variant=v1")
-    parameters, kept, seconds = picture.figure.axes
-    assert [axes.get_xlabel() for axes in picture.figure.axes] == ["trained parameters", "bytes, stage 3", "training s"]
+    parameters, kept, seconds, memory = picture.figure.axes
+    costs = ["trained parameters", "bytes, stage 3", "training s", "peak bytes"]
+    assert [axes.get_xlabel() for axes in picture.figure.axes] == costs
     assert legend(picture) == ["1  peso", "2  single"]
     assert points(parameters) == {"1  peso": near([(1000, 0.252)]), "2  single": near([(1000, 0.25)])}
     assert points(kept)["2  single"] == near([(300, 0.25)])
     assert points(seconds)["1  peso"] == near([(25, 0.252)])
+    assert points(memory)["2  single"] == near([(5000, 0.25)])
     assert sorted(text.get_text() for text in kept.texts) == ["1", "2"]
     assert picture.notes == ()
 
@@ -254,6 +256,14 @@ def test_points_that_cannot_be_drawn_are_named(output):
     (picture,) = drawn(efficiency, output, "variant=v1")
     assert picture.notes == ("not drawn by bytes, stage 3, for want of a figure: single",)
     assert points(picture.figure.axes[1]) == {"1  peso": near([(300, 0.252)])}
+
+
+def test_costs_that_no_run_has_recorded_have_no_panel(output):
+    for path in output.glob("*/*/*/*/*/*/metrics.json"):
+        path.write_text(path.read_text().replace("peak_bytes", "other"))
+    (picture,) = drawn(efficiency, output, "variant=v1")
+    assert [axes.get_xlabel() for axes in picture.figure.axes] == ["trained parameters", "bytes, stage 3", "training s"]
+    assert picture.notes == ("not drawn by peak bytes, for want of a figure: single, peso",)
 
 
 # Training

@@ -37,3 +37,17 @@ def test_names_of_datasets_lead_to_the_papers():
 def test_regularizers_that_share_a_place_have_the_same():
     places = published.regularizer_places()
     assert places["softmax_kl"] < places["output_kl"] == places["rank_kl"] < places["l2"] < places["orthogonal"]
+
+
+def test_the_dataset_table_is_the_papers(shared):
+    table = yaml.safe_load((shared / "paper/peso_tables.yaml").read_text())["table_datasets"]
+    columns, seen = table.pop("columns"), 0
+    for dataset, stages in table.items():
+        for stage, row in stages.items():
+            figures = row if stage == "all" else dict(zip(columns, row, strict=True))
+            for name, value in figures.items():
+                assert published.dataset_figure(dataset, stage, name) == value
+                seen += 1
+    assert seen == 3 * (5 * 7 + 3)
+    assert published.dataset_figure("books", "all", "sparsity") is None
+    assert published.dataset_figure("books", "D6", "users") is None

@@ -2,13 +2,14 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from peso_cli.reports.model import Cell, Column, Footnote, Row, Table, cell_of
+from peso_cli.reports.model import Cell, Column, Footnote, Gap, Row, Table, cell_of
 from peso_cli.reports.render import DASH, TEXTS, as_csv, as_json, escape_latex, escape_markdown, latex, markdown, show
 
 TABLE = Table(
@@ -20,7 +21,7 @@ TABLE = Table(
         Row("a & b", (Cell(0.125, count=1, mark="second"), Cell(missing="why"), Cell(5.0, count=1, mark="best"))),
         Row("popularity", (Cell(), Cell(), Cell()), ranked=False),
     ),
-    (Footnote("a note"), Footnote("missing: x", "peso train 'a=[1,2]' --mix")),
+    (Footnote("a note"), Footnote("missing: x", Gap("train", ("a=[1,2]",), Path("mine")))),
 )
 
 names = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=30)
@@ -58,7 +59,7 @@ def test_markdown():
         f"| popularity | {DASH} | {DASH} | {DASH} |\n"
         "\n"
         "- a note\n"
-        "- missing: x: `peso train 'a=[1,2]' --mix`\n"
+        "- missing: x: `peso train 'a=[1,2]' --config-dir mine`\n"
     )
 
 
@@ -68,7 +69,7 @@ def test_latex():
     assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     assert r"peso\_1 & \textbf{0.2500 $\pm$ 0.0100} & $-$3.50 & 1,234 \\" in text
     assert r"a \& b & \underline{0.1250} & \textendash{} & \textbf{5} \\" in text
-    assert r"\texttt{peso train \textquotesingle{}a=[1,2]\textquotesingle{} -{}-mix}" in text
+    assert r"\texttt{peso train \textquotesingle{}a=[1,2]\textquotesingle{} -{}-config-dir mine}" in text
 
 
 def test_terminal():
@@ -77,7 +78,7 @@ def test_terminal():
     text = console.file.getvalue()
     assert re.search(r"\x1b\[1m *0\.2500 ± 0\.0100", text)
     assert re.search(r"\x1b\[4m *0\.1250", text)
-    assert "missing: x: peso train 'a=[1,2]' --mix" in text
+    assert "missing: x: peso train 'a=[1,2]' --config-dir mine" in text
 
 
 def test_csv_has_spread_only_where_there_are_several_seeds():
@@ -148,8 +149,9 @@ def test_json_reads_back_whole(table):
     (found,) = json.loads(as_json([table]))["tables"]
     rows = [Row(r["name"], tuple(Cell(**c) for c in r["cells"].values()), r["ranked"]) for r in found["rows"]]
     columns = [Column(**column) for column in found["columns"]]
-    notes = [Footnote(**note) for note in found["footnotes"]]
-    assert Table(found["title"], found["head"], tuple(columns), tuple(rows), tuple(notes)) == table
+    read = Table(found["title"], found["head"], tuple(columns), tuple(rows))
+    assert read.noting(*table.footnotes) == table
+    assert found["footnotes"] == [{"text": note.text, "command": note.command} for note in table.footnotes]
 
 
 @settings(max_examples=40, deadline=None)

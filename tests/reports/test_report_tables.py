@@ -2,7 +2,7 @@ import json
 import math
 
 import pytest
-from artifact_makers import made
+from artifact_makers import made, summary
 
 from peso_cli.commands.tables import table_names
 from peso_cli.reports.collected import collect
@@ -44,6 +44,7 @@ def test_each_table_is_a_module():
     assert table_names() == (
         "beyond",
         "cumulative",
+        "datasets",
         "efficiency",
         "forgetting",
         "groups",
@@ -262,6 +263,7 @@ def test_costs_are_those_recorded(output):
         "bytes, stage 3": 300,
         "training s": 25,
         "scoring s": 1,
+        "peak bytes": 5000,
     }
     assert not any("not recorded" in text for text in notes(table))
 
@@ -269,8 +271,10 @@ def test_costs_are_those_recorded(output):
 def test_costs_that_were_not_recorded_are_said_to_be_so(output):
     for path in output.glob("*/*/single/*/*/*/metrics.json"):
         path.write_text(path.read_text().replace("stored_bytes", "other").replace('"training": {', '"training2": {'))
+        path.write_text(path.read_text().replace("peak_bytes", "other"))
     (table,), found = built(efficiency, output)
     assert found["single"]["bytes, stage 2"] is found["single"]["trained parameters"] is None
+    assert (found["single"]["peak bytes"], found["peso"]["peak bytes"]) == (None, 5000)
     assert any("not recorded when it was trained: single;" in text for text in notes(table))
 
 
@@ -288,10 +292,24 @@ def test_what_trains_nothing_has_trained_no_parameters(tmp_path):
 MATRIX = ((0.50, 0.10, 0.12, 0.14), (0.40, 0.30, 0.16, 0.10), (0.35, 0.20, 0.40, 0.25), (0.30, 0.15, 0.35, 0.60))
 
 
-def matrix(output, seed=1, shift=0.0):
+AHEAD = (0.08, 0.18, 0.28)
+
+
+def matrix(output, seed=1, shift=0.0, ahead=AHEAD):
     for stage, row in enumerate(MATRIX, start=1):
         on = {users: value + shift for users, value in enumerate(row, start=1)}
-        made(output, "base" if stage == 1 else "peso", stage, row[stage - 1] + shift, seed=seed, on=on)
+        folder = made(output, "base" if stage == 1 else "peso", stage, row[stage - 1] + shift, seed=seed, on=on)
+        if stage <= len(ahead):
+            score_next(folder, stage, ahead[stage - 1] + shift)
+
+
+def score_next(folder, stage, value):
+    """Give a stage figures on the first events of the next one."""
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["evaluated"].setdefault(str(stage + 1), {})["next"] = {**summary(value), "left_out": 7}
+    metrics["data"].setdefault(str(stage + 1), f"data {stage + 1}")
+    path.write_text(json.dumps(metrics))
 
 
 def test_transfer_is_as_defined(tmp_path):
@@ -300,10 +318,12 @@ def test_transfer_is_as_defined(tmp_path):
     assert found["peso"]["BWT"] == pytest.approx(((0.30 - 0.50) + (0.15 - 0.30) + (0.35 - 0.40)) / 3)
     assert found["peso"]["FWT"] == pytest.approx(((0.16 - 0.12) + (0.25 - 0.14)) / 2)
     assert found["peso"]["next stage"] == pytest.approx((0.16 + 0.25) / 2)
+    assert found["peso"]["next event"] == pytest.approx((0.18 + 0.28) / 2)
     assert any("1706.08840" in text for text in notes(table))
     rows = [[cell.mean for cell in row.cells] for row in own.rows]
     assert [row[:4] for row in rows] == [pytest.approx(list(row)) for row in MATRIX]
     assert [row[4] for row in rows] == [0.10, 0.16, 0.25, None]
+    assert [row[5] for row in rows] == [*AHEAD, None]
     assert commands(own) == commands(table) == []
 
 
@@ -320,12 +340,40 @@ def test_what_was_not_scored_is_named_with_its_command(tmp_path):
     made(tmp_path, "base", 1, on={2: 0.1})
     made(tmp_path, "peso", 2)
     (table, own), found = built(forgetting, tmp_path)
-    assert found["peso"] == {"BWT": None, "FWT": None, "next stage": None}
+    assert found["peso"] == {"BWT": None, "FWT": None, "next stage": None, "next event": None}
+    words = f"method=peso dataset=synthetic backbone=tiny seed=1 output={tmp_path}"
     assert commands(own) == [
-        "peso evaluate stage=2 method=peso dataset=synthetic backbone=tiny seed=1 "
-        f"output={tmp_path} 'evaluation.on=[1,2]'"
+        f"peso evaluate stage=2 {words} 'evaluation.on=[1,2]'",
+        f"peso evaluate stage=1 {words} evaluation=next_stage",
     ]
     assert any("named under the method's own table" in text for text in notes(table))
+
+
+def test_first_events_that_were_not_asked_for_are_named_with_their_command(tmp_path):
+    matrix(tmp_path, ahead=AHEAD[:1])
+    (_, own), found = built(forgetting, tmp_path)
+    assert found["peso"]["next event"] is None
+    assert found["peso"]["next stage"] is not None
+    assert notes(own) == ["missing: peso, seed 1, after stage 2, 3 on the first events of the next stage"]
+    (command,) = commands(own)
+    assert command.startswith("peso evaluate 'stage=[2,3]' method=peso ")
+    assert command.endswith(" evaluation=next_stage")
+
+
+def test_first_events_need_no_figures_on_other_stages(tmp_path):
+    score_next(made(tmp_path, "base", 1), 1, 0.2)
+    score_next(made(tmp_path, "peso", 2), 2, 0.4)
+    (_, own), _ = built(forgetting, tmp_path)
+    assert [row.cells[-1].mean for row in own.rows] == [0.2, 0.4]
+    assert not any("first events" in text for text in notes(own))
+
+
+def test_first_events_of_data_that_has_changed_since_do_not_count(tmp_path):
+    score_next(made(tmp_path, "base", 1), 1, 0.2)
+    made(tmp_path, "peso", 2, data="new")
+    (_, own), _ = built(forgetting, tmp_path)
+    assert own.rows[0].cells[-1].mean is None
+    assert commands(own)[-1].endswith(" evaluation=next_stage")
 
 
 def test_figures_of_data_that_has_changed_since_do_not_count(tmp_path):

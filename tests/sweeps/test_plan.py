@@ -30,7 +30,7 @@ def test_a_strength_is_left_out_where_a_method_has_none_and_equal_runs_become_on
 def test_a_key_that_no_point_has_is_a_mistake(plan):
     with pytest.raises(InputError, match="strenth"):
         plan("regularizer.strenth=1,2")
-    with pytest.raises(InputError, match="unknown key 'regularizer.strength'"):
+    with pytest.raises(InputError, match=r"unknown key 'regularizer\.strength'"):
         plan("method=single", "regularizer.strength=1,2")
 
 

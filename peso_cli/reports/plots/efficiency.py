@@ -1,4 +1,4 @@
-"""What a figure costs: NDCG against parameters trained, bytes kept and seconds taken."""
+"""What a figure costs: NDCG against parameters trained, bytes kept, seconds and memory taken."""
 
 from __future__ import annotations
 
@@ -33,19 +33,20 @@ def draw(group: Group) -> list[Picture]:
     figures = {variant.name: averaged(group, variant, figure_of(name)) for variant in group.variants}
     order = sorted((n for n, cell in figures.items() if cell.mean is not None), key=lambda n: -(figures[n].mean or 0.0))
     (table,) = efficiency.build(group)
-    costs = ("trained parameters", f"bytes, stage {group.stages[-1]}", "training s")
+    costs = ("trained parameters", f"bytes, stage {group.stages[-1]}", "training s", "peak bytes")
     points = {cost: _points(table, cost, {method: figures[method] for method in order}) for cost in costs}
-    if not any(points.values()):
+    shown = {cost: found for cost, found in points.items() if found}
+    if not shown:
         return []
     title = titled(group, f"{name} by cost, {over(group)}")
-    figure, panels = sheet(title, 1, len(costs), (13, tall(len(order) + 2, 4)), sharey=True)
-    for axes, cost in zip(panels, costs, strict=True):
+    figure, panels = sheet(title, 1, len(shown), (1 + 4 * len(shown), tall(len(order) + 2, 4)), sharey=True)
+    for axes, cost in zip(panels, shown, strict=True):
         axes.set_xlabel(cost)
     panels[0].set_ylabel(name)
     drawn: dict[str, Artist] = {}
-    for axes, found in zip(panels, points.values(), strict=True):
+    for axes, found in zip(panels, shown.values(), strict=True):
         drawn.update(_panel(axes, found, order))
-    for axes, found in zip(panels, points.values(), strict=True):
+    for axes, found in zip(panels, shown.values(), strict=True):
         _label(axes, found, order)
     key(figure, [drawn[method] for method in order if method in drawn], group.seeds, "line")
     return [Picture(title, figure, _left_out(points, list(figures)))]

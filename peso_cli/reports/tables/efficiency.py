@@ -1,4 +1,4 @@
-"""What a method costs: parameters trained, bytes kept, seconds taken."""
+"""What a method costs: parameters trained, bytes kept, seconds and memory taken."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def build(group: Group) -> list[Table]:
         **{Column(f"bytes, stage {s}", ",.0f", "lowest"): _at(s, _bytes) for s in ends},
         Column("training s", ".1f", "lowest"): _seconds("train"),
         Column("scoring s", ".1f", "lowest"): _seconds("evaluate"),
+        Column("peak bytes", ",.0f", "lowest"): _peak,
     }
     table = compared(group, "cost", takes).noting(
         Footnote("bytes: all that a stage keeps of what it learnt, for scoring and for the stages to come"),
         Footnote("seconds: as they were on the machine of each run, alone or not; compare only what ran alike"),
+        Footnote("peak bytes: most memory while a stage trained, on a CPU of the whole process, on a GPU of tensors"),
     )
     return [table.noting(*_unrecorded(table))]
 
@@ -40,6 +42,11 @@ def _parameters(record: Record) -> float | None:
 
 def _bytes(record: Record) -> float | None:
     value: float | None = record.metrics.get("stored_bytes")
+    return value
+
+
+def _peak(record: Record) -> float | None:
+    value: float | None = record.metrics.get("peak_bytes")
     return value
 
 

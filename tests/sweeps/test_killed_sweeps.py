@@ -1,0 +1,55 @@
+"""Sweeps whose launcher and worker are killed, by every engine.
+
+A few runs each, to be quick; PESO_SWEEP_RUNS=24 takes as many (some minutes).
+"""
+
+import os
+import random
+import time
+
+import pytest
+from sweeps.small_sweeps import Sweep, kill
+
+RUNS = int(os.environ.get("PESO_SWEEP_RUNS", "6"))
+SEEDS = ",".join(str(seed) for seed in range(1, max(2, RUNS // 3) + 1))
+WORDS = ("stage=2", "method=single,peso,replay", f"seed={SEEDS}")
+TWO = ("launcher.jobs=2", "launcher.threads=1")
+ENGINES = {
+    "basic": ("launcher=basic", "launcher.threads=1"),
+    "joblib": ("launcher=joblib", *TWO),
+    "submitit_local": ("launcher=submitit_local", *TWO),
+    "ray": ("launcher=ray", *TWO),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Sweep:
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed"), WORDS)
+    process = sweep.start(*ENGINES["basic"])
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    return sweep
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_sweep_that_was_killed_ends_as_one_that_was_not(undisturbed, engine, tmp_path):
+    sweep, chance = Sweep(tmp_path, WORDS), random.Random(engine)
+    launcher = sweep.start(*ENGINES[engine])
+    worker = sweep.wait_for_a_run()
+    time.sleep(chance.uniform(0, 3))
+    kill(launcher.pid)
+    for process in {worker, *sweep.running()[:1]}:
+        kill(process)
+    launcher.communicate()
+    before = sweep.finished()
+
+    again = sweep.start(*ENGINES[engine])
+    out, _ = again.communicate(timeout=600)
+    assert again.returncode == 0, out
+    assert sweep.document() == undisturbed.document()
+    assert sweep.artifacts() == undisturbed.artifacts()
+    # What was finished stays as it is; nothing but what was killed is taken up a second time.
+    assert before.items() <= sweep.finished().items()
+    assert all(count == 1 for folder, count in sweep.begun().items() if folder in before)
+    assert sum(sweep.begun().values()) - len(sweep.begun()) <= 2
+    assert len(sweep.begun()) == len(sweep.artifacts())
