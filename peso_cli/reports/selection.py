@@ -94,7 +94,8 @@ def select(records: Sequence[Record], words: Sequence[str], baseline: str = "", 
 
     Args:
         records: everything that is finished.
-        words: filters `KEY=VALUE,...`: dataset, backbone, method, variant, seed, stage or any setting.
+        words: filters `KEY=VALUE,...`: dataset, backbone, method, variant, seed, stage or any setting. A run that has no
+            such setting, as `single` has no `regularizer.strength`, passes.
         baseline: the row that others are compared with, by its name or by its method's.
         mix: whether runs of other data, semantic IDs, protocols or prompts may stand in one table.
 
@@ -164,7 +165,8 @@ def _check_methods(named: Iterable[str], records: Sequence[Record], where: str) 
 
 def _passes(record: Record, filters: Mapping[str, tuple[str, ...]]) -> bool:
     values = {**record.settings, **asdict(record.place)}
-    return all(key in values and any(_equal(values[key], text) for text in texts) for key, texts in filters.items())
+    told = ((values[key], texts) for key, texts in filters.items() if key in values)
+    return all(any(_equal(value, text) for text in texts) for value, texts in told)
 
 
 def _equal(value: Any, text: str) -> bool:
