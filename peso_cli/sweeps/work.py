@@ -34,6 +34,8 @@ def work(folder: Path, name: str, threads: int | None) -> None:
     path = ledger.log(job)
     path.parent.mkdir(parents=True, exist_ok=True)
     quiet_libraries()
+    # W&B reads it by itself: whatever this sweep trains can be shown together there.
+    os.environ["WANDB_TAGS"] = f"sweep-{ledger.folder.name}"
     if threads is not None:
         _limit(threads)
     with path.open("a", encoding="utf-8") as log:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from commands.running import SMALL, learnt, peso, refused
+from tracking.wandb_files import read_run
 
 WORDS = (*SMALL, "stage=2", "trainer.epochs=1")
 
@@ -92,3 +93,13 @@ def test_other_commands_know_no_launcher(tmp_path):
     refused(
         peso("train", *SMALL, "launcher=joblib", f"output={tmp_path}"), "only peso sweep takes settings of launcher"
     )
+
+
+def test_what_a_sweep_trains_carries_its_name_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_TAGS", raising=False)
+    words = (*WORDS, "tracker=wandb", "method=single,l2", f"output={tmp_path}")
+    assert peso("sweep", *words).code == 0
+    (folder,) = tmp_path.glob("sweeps/*")
+    runs = [read_run(path.parent) for path in tmp_path.rglob("DONE")]
+    assert {run.tags for run in runs} == {(f"sweep-{folder.name}",)}
+    assert {run.config["method"]["name"] for run in runs} == {"single", "l2"}

@@ -23,6 +23,7 @@ class WandbRun:
     group: str = ""
     name: str = ""
     host: str = ""
+    tags: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -42,7 +43,7 @@ def read_run(folder: Path) -> WandbRun:
         match record.WhichOneof("record_type"):
             case "run":
                 run.id, run.project, run.group = record.run.run_id, record.run.project, record.run.run_group
-                run.entity = record.run.entity
+                run.entity, run.tags = record.run.entity, tuple(record.run.tags)
                 run.name, run.host = record.run.display_name, record.run.host
                 run.config = {item.key: json.loads(item.value_json) for item in record.run.config.update}
             case "metric":
