@@ -191,6 +191,21 @@ def tables(
     run(name, output, filters or [], format, baseline, mix, chosen, run_missing, config_dir)
 
 
+@app.command()
+def report(
+    filters: Filters = None,
+    output: Output = Path("outputs"),
+    to: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("outputs/report.html"),
+    baseline: Baseline = "single",
+    mix: Mix = False,
+    chosen: Chosen = False,
+) -> None:
+    """Write finished runs as one HTML page: tables, curves, significance, recommendations, lineage."""
+    from peso_cli.commands.report import report as run
+
+    run(output, filters or [], to, baseline, mix, chosen)
+
+
 @app.command(context_settings=_INTERSPERSED)
 def config(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
     """Show the composed configuration, every group's choices, and where each value comes from."""

@@ -129,26 +129,32 @@ def _check(values: NDArray[np.float64], resamples: int, confidence: float) -> No
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, stream: np.random.Generator) -> NDArray[np.float64]:
-    """Return the (resamples, seeds) means of (seeds, users) values over users drawn with replacement."""
+    """Return the (resamples, seeds) means of (seeds, users) values over users drawn with replacement.
+
+    Most users are missed by both methods. Only how often the others are drawn matters: all together a binomial number
+    of times, and each of them equally often.
+    """
     seeds, users = values.shape
-    shares = np.ascontiguousarray(values.T) / users
-    means = np.empty((resamples, seeds))
-    step = max(1, _CELLS // users)
-    for begin in range(0, resamples, step):
-        rows = means[begin : begin + step]
-        rows[:] = _counts(len(rows), users, users, stream) @ shares
+    telling = values[:, (values != 0).any(axis=0)]
+    means, count = np.zeros((resamples, seeds)), telling.shape[1]
+    shares = np.ascontiguousarray(telling.T) / users
+    draws, step = stream.binomial(users, count / users, size=resamples), max(1, _CELLS // max(count, 1))
+    for begin in range(0, resamples if count else 0, step):
+        chunk = slice(begin, begin + step)
+        means[chunk] = _counts(draws[chunk], count, stream) @ shares
     return means
 
 
 def _seed_weights(resamples: int, seeds: int, stream: np.random.Generator) -> NDArray[np.float64]:
     """Return (resamples, seeds) weights of the seeds, which sum to 1."""
-    draws = seeds - 1
-    return _counts(resamples, draws, seeds, stream) / draws if draws else np.ones((resamples, 1))
+    if seeds == 1:
+        return np.ones((resamples, 1))
+    return _counts(np.full(resamples, seeds - 1), seeds, stream) / (seeds - 1)
 
 
-def _counts(rows: int, draws: int, choices: int, stream: np.random.Generator) -> NDArray[np.float64]:
-    """Return (rows, choices) how often each of the choices comes up in a row's draws with replacement."""
-    drawn = stream.integers(choices, size=(rows, draws))
-    drawn += np.arange(rows)[:, None] * choices
-    counts = np.bincount(drawn.reshape(-1), minlength=rows * choices)
-    return counts.reshape(rows, choices).astype(np.float64)
+def _counts(draws: NDArray[np.int64], choices: int, stream: np.random.Generator) -> NDArray[np.float64]:
+    """Return (rows, choices) how often each of the choices comes up in a row's (rows,) draws with replacement."""
+    drawn = stream.integers(choices, size=int(draws.sum()))
+    drawn += np.repeat(np.arange(len(draws)), draws) * choices
+    counts = np.bincount(drawn, minlength=len(draws) * choices)
+    return counts.reshape(len(draws), choices).astype(np.float64)

@@ -1,0 +1,54 @@
+"""`peso report`: finished runs as one page that people can look at anywhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from peso_cli.errors import InputError
+from peso_cli.files import write_text
+from peso_cli.reports.rooms import finished
+from peso_cli.terminal import ERR, TerminalDisplay
+
+OUTPUT = Path("outputs")
+"""Where runs are by themselves."""
+
+
+def report(output: Path, filters: list[str], to: Path, baseline: str, mix: bool, chosen: bool = False) -> None:
+    """Write a page of what is finished under a folder, and print its path.
+
+    Equal runs give equal bytes. The file is there as a whole or not at all.
+
+    Args:
+        output: the folder that holds the runs.
+        filters: such as `method=peso,single`.
+        to: the file to write.
+        baseline: the row that others are compared with; empty for none.
+        mix: whether runs that can't be compared may stand side by side.
+        chosen: whether, of variants that differ only in their strength, only the one chosen on validation stays.
+
+    Raises:
+        InputError: a filter is wrong, nothing fits, runs can't be compared, or `to` is a folder.
+    """
+    from peso_cli.reports.page.document import document
+
+    if to.is_dir():
+        raise InputError(f"--to {to}: is a folder; give a file, such as {to / 'report.html'}")
+    left_out: list[str] = []
+    groups = finished(output, filters, baseline, mix, left_out.append, chosen)
+    for line in left_out:
+        _warn(line)
+    request = _request(output, filters, baseline, mix)
+    with TerminalDisplay() as display:
+        write_text(to, document(groups, request, left_out, _warn, display.bar("page")))
+    sys.stdout.write(f"{to}\n")
+
+
+def _request(output: Path, filters: list[str], baseline: str, mix: bool) -> list[str]:
+    """Return the words with which other commands choose the same runs."""
+    where = [] if output == OUTPUT else ["--output", str(output)]
+    return [*filters, *where, *(["--baseline", baseline] if baseline != "single" else []), *(["--mix"] if mix else [])]
+
+
+def _warn(line: str) -> None:
+    ERR.print(line, markup=False)

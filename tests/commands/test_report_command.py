@@ -1,0 +1,58 @@
+"""The file that `peso report` leaves, and what it says."""
+
+import pytest
+from artifact_makers import made
+
+from peso_cli.commands.report import report
+from peso_cli.errors import InputError
+
+
+def test_the_page_is_written_and_its_path_printed(tmp_path, capsys):
+    made(tmp_path / "runs", "peso")
+    broken = made(tmp_path / "runs", "single")
+    (broken / "metrics.json").write_text("{")
+    to = tmp_path / "new" / "page.html"
+    report(tmp_path / "runs", ["method=peso"], to, "single", False)
+    out, err = capsys.readouterr()
+    assert out == f"{to}\n"
+    assert [path.name for path in to.parent.iterdir()] == ["page.html"]
+    page = to.read_text()
+    assert page.startswith('<!DOCTYPE html>\n<html lang="en">')
+    assert f"peso tables main method=peso --output {tmp_path / 'runs'}" in page
+    for place in (err, page):
+        assert f"left out: {broken / 'metrics.json'}" in place
+    assert "synthetic, tiny, Training: " in err
+
+
+def test_a_page_that_cannot_be_finished_leaves_the_one_before(tmp_path, monkeypatch):
+    made(tmp_path / "runs", "peso")
+    to = tmp_path / "page.html"
+    to.write_text("before")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("peso_cli.reports.page.document.document", lambda *_: "after")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        report(tmp_path / "runs", [], to, "single", False)
+    assert to.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "runs"]
+
+
+def test_what_is_wrong_with_a_report_is_one_line(tmp_path):
+    made(tmp_path / "runs", "peso")
+    made(tmp_path / "runs", "single", beams=50)
+    to = tmp_path / "page.html"
+    for arguments, part in (
+        ((tmp_path / "nowhere", [], to, "single", False), "no such folder"),
+        ((tmp_path / "runs", ["method=pesto"], to, "single", False), "no such method (did you mean peso?)"),
+        ((tmp_path / "runs", ["method=l2"], to, "single", False), "nothing finished behind stage 1"),
+        ((tmp_path / "runs", [], to, "single", False), "differ in decoding.beams"),
+        ((tmp_path / "runs", [], tmp_path / "runs", "single", True), "is a folder; give a file"),
+    ):
+        with pytest.raises(InputError) as caught:
+            report(*arguments)
+        assert part in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert not to.exists()
