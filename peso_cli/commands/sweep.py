@@ -18,6 +18,7 @@ from peso_cli.sweeps.grid import read_grid, split_words
 from peso_cli.sweeps.ledger import STATES, Ledger, State, open_ledger
 from peso_cli.sweeps.plan import Plan, make_plan
 from peso_cli.sweeps.progress import watching
+from peso_cli.sweeps.searches.choose import choose_search
 from peso_cli.terminal import OUT, TerminalDisplay
 
 
@@ -38,6 +39,11 @@ def sweep(words: Sequence[str], config_dir: Path | None, only_plan: bool, as_jso
     launcher = choose_launcher(of_sweep, config_dir)
     if not any(word.startswith("stage=") for word in of_runs):
         of_runs = ["stage=all", *of_runs]
+    if chosen := choose_search(of_sweep, config_dir):
+        from peso_cli.commands.search import search
+
+        search(of_runs, chosen, config_dir, only_plan, as_json, lambda ledger, on: _carry_out(ledger, launcher, on))
+        return
     grid = read_grid(of_runs, config_dir)
     with TerminalDisplay() as display:
         bar = display.bar("planning")

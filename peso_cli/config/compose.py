@@ -38,7 +38,7 @@ _REASONS = {
 }
 """Plainer words for some of pydantic's types of errors."""
 
-SWEEP_GROUPS = ("launcher",)
+SWEEP_GROUPS = ("launcher", "search")
 """Groups of the primary config `sweep`; what belongs to none of them is a run's."""
 
 _PACKAGED = Path(__file__).resolve().parents[1] / "_conf"
