@@ -28,6 +28,11 @@ OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def warn(line: str) -> None:
+    """Show a line beside the results."""
+    ERR.print(line, markup=False)
+
+
 class TerminalDisplay:
     """Progress for people; without a terminal the bars are left out and the lines remain."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from peso_cli.commands.train import check_evaluation
 from peso_cli.config.compose import compose
 from peso_cli.errors import InputError
 from peso_cli.reports.model import Gap
@@ -41,14 +40,15 @@ def _filled(gap: Gap, display: Display) -> bool:
 
 
 def _carry_out(gap: Gap, display: Display) -> None:
+    from peso_cli.evaluation.audiences import audiences
     from peso_cli.evaluation.figures import evaluate
 
     if gap.needs_folder:
         raise InputError("a choice in it comes from a config folder of your own; give that as --config-dir FOLDER")
     run = open_run(compose(gap.words, gap.config_dir))
     stages = wanted_stages(run.config.stage, run.dataset)
-    audiences = check_evaluation(run, stages)
+    asked = audiences(run, stages, display.say)
     if gap.verb == "train":
         ensure(run, stages, display)
-    for stage, users in audiences.items():
+    for stage, users in asked.items():
         evaluate(run, stage, users.on, users.split, display)

@@ -14,7 +14,7 @@ from peso_cli.reports.averages import unfilled
 from peso_cli.reports.look import METADATA, Picture
 from peso_cli.reports.rooms import Room, finished
 from peso_cli.reports.selection import Group
-from peso_cli.terminal import ERR
+from peso_cli.terminal import warn
 
 _ROOM = Room(package, "plot", "plot")
 
@@ -56,10 +56,10 @@ def plot(
         if form not in METADATA:
             raise InputError(f"format {form}: give {' or '.join(METADATA)}{nearest(form, METADATA)}")
     module = _ROOM.module(name)
-    groups = finished(output, words, baseline, mix, _warn, chosen)
+    groups = finished(output, words, baseline, mix, warn, chosen)
     pictures: list[Picture] = _ROOM.something(name, [picture for group in groups for picture in module.draw(group)])
     for note in (*(note for group in groups for note in _notes(group)), *(n for p in pictures for n in p.notes)):
-        _warn(note)
+        warn(note)
     for path in _write(name, pictures, to, formats):
         sys.stdout.write(f"{path}\n")
 
@@ -82,7 +82,3 @@ def _notes(group: Group) -> Iterator[str]:
         yield f"missing: {method}, nothing is finished"
     for note in unfilled(group, group.variants):
         yield f"{note.text}: {note.command}"
-
-
-def _warn(line: str) -> None:
-    ERR.print(line, markup=False)

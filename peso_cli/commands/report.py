@@ -8,7 +8,7 @@ from pathlib import Path
 from peso_cli.errors import InputError
 from peso_cli.files import write_text
 from peso_cli.reports.rooms import finished
-from peso_cli.terminal import ERR, TerminalDisplay
+from peso_cli.terminal import TerminalDisplay, warn
 
 OUTPUT = Path("outputs")
 """Where runs are by themselves."""
@@ -37,10 +37,10 @@ def report(output: Path, filters: list[str], to: Path, baseline: str, mix: bool,
     left_out: list[str] = []
     groups = finished(output, filters, baseline, mix, left_out.append, chosen)
     for line in left_out:
-        _warn(line)
+        warn(line)
     request = _request(output, filters, baseline, mix)
     with TerminalDisplay() as display:
-        write_text(to, document(groups, request, left_out, _warn, display.bar("page")))
+        write_text(to, document(groups, request, left_out, warn, display.bar("page")))
     sys.stdout.write(f"{to}\n")
 
 
@@ -48,7 +48,3 @@ def _request(output: Path, filters: list[str], baseline: str, mix: bool) -> list
     """Return the words with which other commands choose the same runs."""
     where = [] if output == OUTPUT else ["--output", str(output)]
     return [*filters, *where, *(["--baseline", baseline] if baseline != "single" else []), *(["--mix"] if mix else [])]
-
-
-def _warn(line: str) -> None:
-    ERR.print(line, markup=False)

@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 
 from peso_cli.commands.output import print_json
-from peso_cli.commands.train import check_evaluation
 from peso_cli.config.fingerprint import digest
 from peso_cli.errors import RunError
+from peso_cli.evaluation.audiences import audiences
 from peso_cli.files import write_json
 from peso_cli.stages import Display
 from peso_cli.sweeps.ledger import FOLDER, Ledger, open_ledger
@@ -90,7 +90,7 @@ def search(
     with TerminalDisplay() as display:
         for arena in arenas:
             arena.check(chosen.figures)
-            check_evaluation(arena.corner, arena.stages)
+            audiences(arena.corner, arena.stages, display.say)
         whole = _Search(chosen, arenas, Path(arenas[0].corner.config.output))
         display.say(f"{chosen.trials} trials of each dataset; search: {whole.folder / 'search.json'}")
         document = whole.document(display) if only_plan else _carry_out(whole, display, carry_out)

@@ -13,7 +13,7 @@ from peso_cli.reports.model import Footnote, Gap, Table
 from peso_cli.reports.render import TEXTS, show
 from peso_cli.reports.rooms import Room, finished
 from peso_cli.reports.selection import Group
-from peso_cli.terminal import ERR, OUT, TerminalDisplay
+from peso_cli.terminal import OUT, TerminalDisplay, warn
 
 _ROOM = Room(package, "tables", "table")
 
@@ -65,7 +65,7 @@ def tables(
         return finished(output, words, baseline, mix, warn, only_chosen, config_dir)
 
     failed = _fill(lambda: _gaps(module.build, groups, chosen)) if run_missing else 0
-    made = _ROOM.something(name, _build(module.build, groups(chosen, lambda line: ERR.print(line, markup=False))))
+    made = _ROOM.something(name, _build(module.build, groups(chosen, warn)))
     if format == "terminal":
         show(made, OUT)
     else:

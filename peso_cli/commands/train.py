@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
-from peso_cli.errors import InputError
 from peso_cli.reports.results import results_table
 from peso_cli.stages import Run, ensure, open_run, wanted_stages
-from peso_cli.terminal import ERR, OUT, TerminalDisplay
+from peso_cli.terminal import OUT, TerminalDisplay, warn
 
 if TYPE_CHECKING:
     from peso_cli.evaluation.protocol import Audience
@@ -26,6 +25,7 @@ def train(composed: Composed, as_json: bool) -> None:
         InputError: the settings or the data are wrong.
         RunError: training failed or an artifact is damaged.
     """
+    from peso_cli.evaluation.audiences import audiences
     from peso_cli.evaluation.figures import evaluate
 
     run = open_run(composed)
@@ -33,10 +33,10 @@ def train(composed: Composed, as_json: bool) -> None:
     chosen = composed.config.evaluation
     own = chosen.protocol == "in_stage" and chosen.on is None
     # Ancestors have been scored on their own users on their way; showing them tells how the method got here.
-    audiences = check_evaluation(run, range(1, max(stages) + 1) if own else stages)
+    asked = audiences(run, range(1, max(stages) + 1) if own else stages, warn)
     with TerminalDisplay() as display:
         ensure(run, stages, display)
-        results = {s: evaluate(run, s, users.on, users.split, display) for s, users in audiences.items()}
+        results = {s: evaluate(run, s, users.on, users.split, display) for s, users in asked.items()}
     if as_json:
         print_json({"stages": {str(s): _document(run, s, results[s]) for s in stages}})
         return
@@ -45,35 +45,10 @@ def train(composed: Composed, as_json: bool) -> None:
         title = f"{run.dataset.name}, {USERS[chosen.split]} of each stage"
         OUT.print(results_table(title, composed.config.method.name, figures))
     else:
-        _show(composed.config.method.name, audiences, results)
+        _show(composed.config.method.name, asked, results)
     _explain(results, stages)
     for s in stages:
         OUT.print(f"stage {s}: {run.artifact(s).folder}", markup=False)
-
-
-def check_evaluation(run: Run, stages: Sequence[int]) -> dict[int, Audience]:
-    """Return whom each of some stages is scored on; check, before any work, that the figures can be worked out.
-
-    What can't be scored on anybody, the last stage with `evaluation=next_stage`, is said to be so.
-
-    Raises:
-        InputError: settings contradict each other, a stage to be scored on isn't there or has nobody to be scored, no
-            stage can be scored on anybody, or the beam or the catalog is too small.
-    """
-    from peso_cli.evaluation.protocol import audience_of, check_beams, user_examples
-
-    config, dataset = run.config, run.dataset
-    audiences = {stage: audience_of(config.evaluation, stage, dataset.stages) for stage in stages}
-    last = f"stage {dataset.stages} is the last one of {dataset.name}, there is no next one to score it on"
-    if not any(users.on for users in audiences.values()):
-        raise InputError(f"evaluation=next_stage: {last}; give an earlier stage=")
-    for stage, split in dict.fromkeys((stage, users.split) for users in audiences.values() for stage in users.on):
-        user_examples(dataset, stage, split, config.prompt.window)
-    # Items only ever come in, so that no catalog is smaller than the first.
-    check_beams(config.decoding, dataset.catalog_at(1), config.decoding.top_k)
-    if not all(users.on for users in audiences.values()):
-        ERR.print(last, markup=False)
-    return audiences
 
 
 def figures_on(metrics: Mapping[str, Any], users: Audience, kind: str = "evaluated") -> dict[int, Any]:
@@ -88,9 +63,9 @@ def say_left_out(figures: Mapping[int, Mapping[str, Any]]) -> None:
             OUT.print(f"stage {stage}: {left_out:,} users have no event before it and are left out", markup=False)
 
 
-def _show(method: str, audiences: Mapping[int, Audience], results: Mapping[int, Mapping[str, Any]]) -> None:
+def _show(method: str, asked: Mapping[int, Audience], results: Mapping[int, Mapping[str, Any]]) -> None:
     """Print a table for each stage that was scored on the users of others."""
-    for stage, users in audiences.items():
+    for stage, users in asked.items():
         if users.on:
             on = figures_on(results[stage], users)
             title = f"{method} after stage {stage}, {USERS[users.split]} of stages {list(on)}"

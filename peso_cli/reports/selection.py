@@ -94,8 +94,8 @@ def select(records: Sequence[Record], words: Sequence[str], baseline: str = "", 
 
     Args:
         records: everything that is finished.
-        words: filters `KEY=VALUE,...`: dataset, backbone, method, variant, seed, stage or any setting. A run that has no
-            such setting, as `single` has no `regularizer.strength`, passes.
+        words: filters `KEY=VALUE,...`: dataset, backbone, method, variant, seed, stage or any setting. A run that has
+            no such setting, as `single` has no `regularizer.strength`, passes.
         baseline: the row that others are compared with, by its name or by its method's.
         mix: whether runs of other data, semantic IDs, protocols or prompts may stand in one table.
 

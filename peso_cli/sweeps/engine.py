@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -35,13 +35,28 @@ def choose_launcher(words: Sequence[str], config_dir: Path | None = None) -> Lau
     Raises:
         InputError: there is no such launcher, or a setting of it is wrong.
     """
+    launcher: Launcher = choose_part("launcher", words, ("launch",), config_dir)
+    return launcher
+
+
+def choose_part(group: str, words: Sequence[str], needed: Sequence[str], config_dir: Path | None = None) -> Any:
+    """Make the part that a sweep's words choose of a group.
+
+    Args:
+        group: of the primary config `sweep`.
+        words: overrides.
+        needed: what its class must have.
+        config_dir: a folder searched before the built-in one.
+
+    Raises:
+        InputError: there is no such choice, or a setting of it is wrong.
+    """
     plain = compose_plain("sweep", words, config_dir).plain
     try:
-        made: Launcher = make_part("launcher", plain.get("launcher"), ("launch",))
+        return make_part(group, plain.get(group), needed)
     except ValidationError as error:
-        found = [{**each, "loc": ("launcher", *each["loc"])} for each in error.errors()]
-        raise InputError(validation_message(found[0], plain)) from None
-    return made
+        found = error.errors()[0]
+        raise InputError(validation_message({**found, "loc": (group, *found["loc"])}, plain)) from None
 
 
 def room_for(jobs: int | None, threads: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from peso_cli.config.compose import SWEEP_GROUPS, compose_plain, config_folders, group_options, parse
 from peso_cli.errors import InputError
@@ -65,5 +66,8 @@ def _values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [text]
     if override.is_interval_sweep():
-        raise InputError(f"{text}: an interval has no list of values; give some (KEY=1,2,5)")
-    return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+        raise InputError(f"{text}: an interval has no list of values; give some (KEY=1,2,5), or search it: search=tpe")
+    try:
+        return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+    except HydraException as error:
+        raise InputError(f"{text}: {' '.join(str(error).split())}") from None

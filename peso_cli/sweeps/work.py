@@ -59,7 +59,7 @@ def _limit(threads: int) -> None:
 
 
 def _carry_out(job: Job, ledger: Ledger, display: LogDisplay) -> None:
-    from peso_cli.commands.train import check_evaluation
+    from peso_cli.evaluation.audiences import audiences
     from peso_cli.evaluation.figures import evaluate
     from peso_cli.stages import ensure, open_run, wanted_stages
 
@@ -68,9 +68,9 @@ def _carry_out(job: Job, ledger: Ledger, display: LogDisplay) -> None:
         display.say(f"peso train {' '.join(words)}")
         run = open_run(compose(words, ledger.config_dir))
         stages = wanted_stages(run.config.stage, run.dataset)
-        audiences = check_evaluation(run, stages)
+        asked = audiences(run, stages, display.say)
         ensure(run, stages, display)
-        for stage, users in audiences.items():
+        for stage, users in asked.items():
             evaluate(run, stage, users.on, users.split, display)
 
 

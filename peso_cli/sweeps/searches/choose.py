@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from peso_cli.config.compose import compose_plain, validation_message
-from peso_cli.config.parts import make_part
 from peso_cli.errors import InputError
+from peso_cli.sweeps.engine import choose_part
 from peso_cli.sweeps.searches.none import NoSearch
 from peso_cli.sweeps.searches.optuna import Optuna
 
@@ -24,20 +20,12 @@ def choose_search(words: Sequence[str], config_dir: Path | None = None) -> Optun
         InputError: there is no such search, a setting of it is wrong, settings contradict each other, or its package
             isn't installed.
     """
-    plain = compose_plain("sweep", words, config_dir).plain
-    try:
-        if isinstance(make_part("search", plain.get("search"), ()), NoSearch):
-            return None
-        search: Optuna = make_part("search", plain.get("search"), _NEEDED)
-    except ValidationError as error:
-        raise InputError(_message(error, plain)) from None
+    chosen: NoSearch | Optuna = choose_part("search", words, (), config_dir)
+    if isinstance(chosen, NoSearch):
+        return None
+    search: Optuna = choose_part("search", words, _NEEDED, config_dir)
     _check(search)
     return search
-
-
-def _message(error: ValidationError, plain: dict[str, Any]) -> str:
-    first = error.errors()[0]
-    return validation_message({**first, "loc": ("search", *first["loc"])}, plain)
 
 
 def _check(search: Optuna) -> None:
