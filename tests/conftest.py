@@ -29,3 +29,14 @@ def trained(tmp_path_factory) -> Trained:
 def copied(trained, tmp_path) -> Trained:
     """A copy of `trained` that a test may change."""
     return Trained(Path(shutil.copytree(trained.output, tmp_path / "outputs")))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; bash scripts/test --long runs it"))

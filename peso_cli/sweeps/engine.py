@@ -26,6 +26,7 @@ class Launcher(Protocol):
 
         Raises:
             InputError: the engine isn't installed or can't be reached.
+            KeyboardInterrupt: a signal asked to stop.
         """
 
 

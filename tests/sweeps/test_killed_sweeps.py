@@ -1,18 +1,15 @@
 """Sweeps whose launcher and worker are killed, by every engine.
 
-A few runs each, to be quick; PESO_SWEEP_RUNS=24 takes as many (some minutes).
+A few runs each, to be quick; with --long 24 (some minutes).
 """
 
-import os
 import random
 import time
 
 import pytest
 from sweeps.small_sweeps import Sweep, kill
 
-RUNS = int(os.environ.get("PESO_SWEEP_RUNS", "6"))
-SEEDS = ",".join(str(seed) for seed in range(1, max(2, RUNS // 3) + 1))
-WORDS = ("stage=2", "method=single,peso,replay", f"seed={SEEDS}")
+WORDS = ("stage=2", "method=single,peso,replay")
 TWO = ("launcher.jobs=2", "launcher.threads=1")
 ENGINES = {
     "basic": ("launcher=basic", "launcher.threads=1"),
@@ -23,8 +20,13 @@ ENGINES = {
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Sweep:
-    sweep = Sweep(tmp_path_factory.mktemp("undisturbed"), WORDS)
+def words(request) -> tuple[str, ...]:
+    return (*WORDS, f"seed=range(1,{9 if request.config.getoption('--long') else 3})")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, words) -> Sweep:
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed"), words)
     process = sweep.start(*ENGINES["basic"])
     out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
@@ -32,8 +34,8 @@ def undisturbed(tmp_path_factory) -> Sweep:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_sweep_that_was_killed_ends_as_one_that_was_not(undisturbed, engine, tmp_path):
-    sweep, chance = Sweep(tmp_path, WORDS), random.Random(engine)
+def test_a_sweep_that_was_killed_ends_as_one_that_was_not(undisturbed, words, engine, tmp_path):
+    sweep, chance = Sweep(tmp_path, words), random.Random(engine)
     launcher = sweep.start(*ENGINES[engine])
     worker = sweep.wait_for_a_run()
     time.sleep(chance.uniform(0, 3))
