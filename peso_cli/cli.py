@@ -369,7 +369,14 @@ def _root(
 def _compose(overrides: list[str] | None, config_dir: Path | None) -> Composed:
     from peso_cli.config.compose import compose
 
-    return compose(overrides or [], config_dir)
+    composed = compose(overrides or [], config_dir)
+    given = {word.partition("=")[0] for word in composed.overrides}
+    if open_keys := [key for key in composed.grid if key not in given]:
+        raise InputError(
+            f"experiment={composed.choices['experiment']} goes over values of {', '.join(open_keys)}: "
+            "give each one value, or use peso sweep"
+        )
+    return composed
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Glob, Override
 
 from peso_cli.config.compose import SWEEP_GROUPS, compose_plain, config_folders, group_options, parse
 from peso_cli.errors import InputError
@@ -48,7 +47,7 @@ def read_grid(words: Sequence[str], config_dir: Path | None = None) -> Grid:
         raise InputError(f"{given['experiment']}: a sweep takes one experiment")
     brought = _brought(given.get("experiment"), config_dir)
     overrides = [parse(word, groups, several=True) for word in ({**brought, **given}).values()]
-    axes = [_values(override) for override in overrides]
+    axes = [_values(override, groups) for override in overrides]
     points = tuple(tuple(point) for point in itertools.product(*axes))
     return Grid(points, tuple(o.key_or_group for o in overrides if o.is_sweep_override()))
 
@@ -61,13 +60,15 @@ def _brought(experiment: str | None, config_dir: Path | None) -> Mapping[str, st
     return {key: f"{key}={values}" for key, values in grid.items()}
 
 
-def _values(override: Override) -> list[str]:
-    text = str(override.input_line)
+def _values(override: Override, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    text, value = str(override.input_line), override.value()
     if not override.is_sweep_override():
         return [text]
     if override.is_interval_sweep():
         raise InputError(f"{text}: an interval has no list of values; give some (KEY=1,2,5), or search it: search=tpe")
-    try:
-        return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
-    except HydraException as error:
-        raise InputError(f"{text}: {' '.join(str(error).split())}") from None
+    key = override.key_or_group
+    if isinstance(value, Glob):
+        if not (names := value.filter(list(groups.get(key, ())))):
+            raise InputError(f"{text}: fits no choice; there are {', '.join(groups.get(key, ('none',)))}")
+        return [f"{key}={name}" for name in names]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]

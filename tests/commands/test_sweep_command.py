@@ -95,6 +95,11 @@ def test_other_commands_know_no_launcher(tmp_path):
     )
 
 
+def test_a_grid_of_an_experiment_is_none_of_a_single_run(tmp_path):
+    words = ("train", "experiment=strength", "regularizer.strength=1", f"output={tmp_path / 'outputs'}")
+    refused(peso(*words), "experiment=strength goes over values of method, evaluation.split, seed", "peso sweep")
+
+
 def test_what_a_sweep_trains_carries_its_name_in_wandb(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_TAGS", raising=False)
     words = (*WORDS, "tracker=wandb", "method=single,l2", f"output={tmp_path}")

@@ -57,6 +57,18 @@ def test_a_grid_is_the_product_of_its_axes(axes):
     assert grid.swept == tuple(key for key, values in axes.items() if len(values) > 1)
 
 
+def test_a_pattern_means_the_choices_that_fit_it():
+    points = read_grid(["method=glob([sumlora*,sdlora*],exclude=*_all*)"]).points
+    assert [point[0].partition("=")[2] for point in points] == [
+        "sdlora_latest",
+        "sdlora_latest_inherit",
+        "sumlora_latest",
+        "sumlora_latest_inherit",
+    ]
+    assert "fits no choice" in refusal(["method=glob(x*)"])
+    assert "fits no choice" in refusal(["seed=glob(*)"])
+
+
 def test_an_experiment_brings_its_grid_and_words_take_its_place():
     grid = read_grid(["experiment=strength", "seed=7"])
     assert len(grid.points) == 7 * 2
