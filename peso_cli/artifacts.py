@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from peso_cli.errors import InputError, RunError
-from peso_cli.files import read_json, sha256, write_json, write_tensors, write_text
+from peso_cli.files import fsync_file, fsync_folder, read_json, sha256, write_json, write_tensors, write_text
 from peso_cli.locks import hold
+from peso_cli.marks import is_whole, own_figures, sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +40,12 @@ STATE_FILE = "state.safetensors"
 """Where in an artifact its method keeps what only the stages to come need, by part."""
 
 _MARK = "DONE"
-_CHECKED = (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE, "config.yaml", "lineage.json", "predictions.parquet")
+_LEARNT = (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE)
+_CHECKED = (*_LEARNT, "config.yaml", "lineage.json", "predictions.parquet", "log.jsonl")
+
+_ASIDE = re.compile(r"\.damaged-\d+$")
+"""How the folder of a damaged stage ends once it was moved aside."""
+
 _PACKAGES = ("peso", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
@@ -95,7 +103,7 @@ class Artifact:
     @property
     def stored_bytes(self) -> int:
         """Bytes of what the stage learnt: adapter, weights, and what its method keeps for the stages to come."""
-        learnt = (self.folder / name for name in (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE))
+        learnt = (self.folder / name for name in _LEARNT)
         return sum(file.stat().st_size for path in learnt for file in _files_of(path))
 
     def lineage(self) -> dict[str, Any]:
@@ -122,14 +130,19 @@ class Artifact:
         """
         try:
             value = read_json(self.folder / name)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.folder / name}: can't be read ({error}); {_MEND}") from None
+        except (OSError, ValueError, RecursionError) as error:
+            words = str(error).splitlines()[0]
+            raise RunError(f"{self.folder / name}: can't be read ({words}); {_mend(name)}") from None
         if not isinstance(value, dict):
-            raise RunError(f"{self.folder / name}: holds no JSON object; {_MEND}")
+            raise RunError(f"{self.folder / name}: holds no JSON object; {_mend(name)}")
         return value
 
     def begin(self, config: dict[str, Any], lineage: dict[str, Any]) -> None:
-        """Write what identifies the stage, before it trains."""
+        """Write what identifies the stage, before it trains; remove what killed processes left half-written."""
+        for place in (self.folder, self.folder / ADAPTER_FOLDER, self.folder / WEIGHTS_FOLDER):
+            for hidden in place.glob(".*"):
+                if hidden.is_file():
+                    hidden.unlink(missing_ok=True)
         write_text(self.folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write_json(self.folder / "lineage.json", lineage)
 
@@ -159,25 +172,55 @@ class Artifact:
                 return
 
     def finish(self) -> None:
-        """Drop the checkpoint and mark the artifact as finished, with a checksum of every file that must not change."""
-        files = {str(path.relative_to(self.folder)): sha256(path) for path in self._files()}
-        write_json(self.folder / _MARK, {"format": FORMAT, "files": files})
+        """Mark the artifact as finished, with a checksum of all that must not change; then drop the checkpoint."""
+        found = self._files(*_CHECKED)
+        for path in found:
+            fsync_file(path)
+        for folder in {path.parent for path in found}:
+            fsync_folder(folder)
+        files = {str(path.relative_to(self.folder)): sha256(path) for path in found}
+        figures = own_figures(self.metrics())
+        write_json(self.folder / _MARK, sealed({"format": FORMAT, "files": files, "figures": figures}))
         self.checkpoint.unlink(missing_ok=True)
 
     def verify(self, fingerprint: str) -> None:
         """Check that a finished artifact is what its place and its mark promise.
 
         Raises:
-            InputError: it was made from other settings or other data.
-            RunError: a file is missing or has changed.
+            InputError: it was made from other settings or other data, or by another version of peso.
+            RunError: a file is missing, has changed or was added.
         """
-        self.match(fingerprint)
-        for name, promised in self.document(_MARK).get("files", {}).items():
+        mark = self._mark()
+        for name, promised in mark["files"].items():
             path = self.folder / name
             if not path.is_file():
                 raise RunError(f"{path}: missing from a finished stage; {_MEND}")
             if sha256(path) != promised:
                 raise RunError(f"{path}: changed since the stage was finished; {_MEND}")
+        for path in self._files(*_LEARNT):
+            if str(path.relative_to(self.folder)) not in mark["files"]:
+                raise RunError(f"{path}: was added since the stage was finished; remove it, or {_MEND}")
+        figures = own_figures(self.metrics())
+        if mark.get("figures", figures) != figures:
+            raise RunError(f"{self.folder / 'metrics.json'}: changed since the stage was finished; {_MEND}")
+        self.match(fingerprint)
+
+    def _mark(self) -> dict[str, Any]:
+        """Return what the mark says.
+
+        Raises:
+            InputError: it is of another version.
+            RunError: it is damaged.
+        """
+        mark = self.document(_MARK)
+        if not is_whole(mark):
+            raise RunError(f"{self.folder / _MARK}: is damaged; {_MEND}")
+        if mark["format"] != FORMAT:
+            raise InputError(
+                f"{self.folder / _MARK}: is of format {mark['format']}, this version of peso has format {FORMAT}; "
+                "use the version that made it (see lineage.json), or give another output="
+            )
+        return mark
 
     def match(self, fingerprint: str) -> None:
         """Check that what has begun here is the stage that is asked for.
@@ -191,24 +234,48 @@ class Artifact:
                 "give another output= (or, behind stage 1, another variant=), or move the folder away"
             )
 
-    def _files(self) -> list[Path]:
-        found: list[Path] = []
-        for name in _CHECKED:
-            found += _files_of(self.folder / name)
-        return found
+    def check_log(self, size: int) -> None:
+        """Check that the log holds what a checkpoint counts on: `size` bytes, the last one a line's end.
+
+        Raises:
+            RunError: it doesn't.
+        """
+        path = self.folder / "log.jsonl"
+        if size and not (path.is_file() and path.read_bytes()[:size][size - 1 :] == b"\n"):
+            raise RunError(f"{path}: lacks lines that the stage's checkpoint counts on; {_MEND}")
+
+    def set_aside(self) -> Path:
+        """Move the folder to a name of its own beside its place, where nothing takes it for an artifact; return it."""
+        names = (self.folder.with_name(f"{self.folder.name}.damaged-{n}") for n in itertools.count(1))
+        aside = next(path for path in names if not path.exists())
+        self.folder.rename(aside)
+        fsync_folder(aside.parent)
+        return aside
+
+    def _files(self, *names: str) -> list[Path]:
+        return [file for name in names for file in _files_of(self.folder / name)]
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return the files under a folder, or a file itself; none where there is neither."""
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] * path.is_file()
+    """Return the files under a folder but for hidden ones, or a file itself; none where there is neither."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return [path] * path.is_file()
 
 
-_MEND = "move the stage's folder away to train it anew"
+_MEND = "peso train --repair trains it anew (or move the stage's folder away)"
+
+
+def _mend(name: str | Path) -> str:
+    """Return how to mend a damaged document: figures that were added later can be worked out again."""
+    later = Path(name).parent.name == "evaluations"
+    return "remove it to have its figures worked out again" if later else _MEND
 
 
 def find_artifacts(output: Path) -> list[Artifact]:
-    """Return all artifacts under a folder, finished or not, in order of their paths."""
-    return [Artifact(path.parent) for path in sorted(output.rglob("lineage.json"))]
+    """Return all artifacts under a folder, finished or not, in order of their paths; none that was moved aside."""
+    found = (path.parent for path in sorted(output.rglob("lineage.json")))
+    return [Artifact(folder) for folder in found if not _ASIDE.search(folder.name)]
 
 
 def provenance() -> dict[str, Any]:

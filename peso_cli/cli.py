@@ -56,11 +56,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 
 
 @app.command(context_settings=_INTERSPERSED)
-def train(overrides: Overrides = None, config_dir: ConfigDir = None, json: Json = False) -> None:
+def train(
+    overrides: Overrides = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move damaged stages, and those made from them, aside; train them anew.")
+    ] = False,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
     """Train a stage (stage=3, stage=1..3, stage=all); the stages before it come into being first."""
     from peso_cli.commands.train import train as run
 
-    run(_compose(overrides, config_dir), json)
+    run(_compose(overrides, config_dir), json, repair)
 
 
 @app.command(context_settings=_INTERSPERSED)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from peso_cli.characters import one_line
+
 
 class InputError(Exception):
     """The user's input is wrong. The message is one line: what, where, how to mend it. Exit code 2."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class UnknownKeyError(InputError):
@@ -28,6 +33,9 @@ class RunError(Exception):
     """The work itself failed (not through the user's input). The message is one line. Exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -32,8 +32,10 @@ def hold(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[N
         yield
     finally:
         # Whoever waits for a file that was removed notices, and takes the next one.
-        path.unlink(missing_ok=True)
-        lock.release()
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def is_held(path: Path) -> bool:

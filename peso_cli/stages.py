@@ -18,6 +18,7 @@ from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import InputError
+from peso_cli.files import blaming
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.methods.memories.current import Current
@@ -25,7 +26,12 @@ from peso_cli.methods.parts import Adapter, Memory, Regularizer
 from peso_cli.methods.regularizers.none import NoRegularizer
 
 if TYPE_CHECKING:
+    from peso_cli.training.checkpoints import Checkpoint
     from peso_cli.training.stage import StageTask
+
+
+_DIGITS = 10
+"""Numbers of stages have fewer."""
 
 
 class Display(Protocol):
@@ -169,7 +175,8 @@ def wanted_stages(stage: int | str | Sequence[int], dataset: Dataset) -> tuple[i
             wanted = range(1, dataset.stages + 1)
         case str():
             first, dots, last = stage.partition("..")
-            if not (dots and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            numbers = dots and first.isdecimal() and last.isdecimal() and max(len(first), len(last)) < _DIGITS
+            if not (numbers and int(first) <= int(last)):
                 raise InputError(f"stage={stage}: {STAGE_FORMS}")
             wanted = range(int(first), int(last) + 1)
         case _:
@@ -207,20 +214,18 @@ def _ensure_stage(run: Run, stage: int, display: Display, needed_by: int | None)
 
 
 def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display, needed_by: int | None) -> None:
-    from peso_cli.training.checkpoints import load_checkpoint
     from peso_cli.training.stage import StageTask
 
     fingerprint, fresh = run.fingerprint(stage), not artifact.begun
-    if not fresh:
-        artifact.match(fingerprint)
-    resume = load_checkpoint(artifact.checkpoint)
+    resume = unfinished(run, stage)
     why = f" (stage {needed_by} needs it)" if needed_by else ""
     verb = "resuming" if resume else "training"
     display.say(f"stage {stage}: {verb} {artifact.folder}{why}")
     artifact.begin(run.composed.plain, _lineage(run, stage, fingerprint))
     task = StageTask(run.config, run.dataset, stage, *run.parts(stage), run.lineage(stage - 1), artifact)
     try:
-        _train_and_score(run, task, resume, display)
+        with blaming(artifact.folder):
+            _train_and_score(run, task, resume, display)
     except InputError:
         # Some mistakes show only when the backbone is built; they too leave nothing behind.
         if fresh:
@@ -228,7 +233,25 @@ def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display
         raise
 
 
-def _train_and_score(run: Run, task: StageTask, resume: Any, display: Display) -> None:
+def unfinished(run: Run, stage: int) -> Checkpoint | None:
+    """Return the checkpoint from which an unfinished stage goes on; None if it begins anew.
+
+    Raises:
+        InputError: what has begun there is of other settings or data.
+        RunError: what has begun there is damaged.
+    """
+    from peso_cli.training.checkpoints import load_checkpoint
+
+    artifact, fingerprint = run.artifact(stage), run.fingerprint(stage)
+    if artifact.begun:
+        artifact.match(fingerprint)
+    found = load_checkpoint(artifact.checkpoint, fingerprint)
+    if found:
+        artifact.check_log(found.progress["log_position"])
+    return found
+
+
+def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, display: Display) -> None:
     from peso_cli.evaluation.figures import score_own_stage
     from peso_cli.tracking.record import open_record
     from peso_cli.training.stage import train_stage

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
@@ -20,12 +20,43 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+
+from peso_cli.characters import printable
 
 _WIDE = 160
 """Columns of output that goes to a file or a pipe."""
 
-OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _AsShown:
+    """Something to print, without what a terminal would obey: titles and ids are texts of anyone's making."""
+
+    def __init__(self, shown: ConsoleRenderable) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the segments of it; those that are control codes are the console's own."""
+        for segment in console.render(self._shown, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _Guard(RenderHook):
+    """What rich asks before anything is printed."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Return what is printed in place of what is given."""
+        return [_AsShown(each) for each in renderables]
+
+
+def _console(stderr: bool, width: int | None) -> Console:
+    """Return a console that takes texts to the letter."""
+    console = Console(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.push_render_hook(_Guard())
+    return console
+
+
+OUT = _console(False, None if sys.stdout.isatty() else _WIDE)
+ERR = _console(True, None)
 
 
 def warn(line: str) -> None:

@@ -15,7 +15,7 @@ from peso_cli.artifacts import ADAPTER_FOLDER, Artifact
 from peso_cli.backbones.build import vocabulary_weights
 from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone
-from peso_cli.errors import InputError, nearest
+from peso_cli.errors import InputError, RunError, nearest
 
 
 def load_weights(model: PreTrainedModel, lineage: Sequence[Artifact]) -> tuple[Artifact, ...]:
@@ -45,9 +45,16 @@ def load_for_inference(model: PreTrainedModel, lineage: Sequence[Artifact]) -> P
 
 
 def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """Fold the adapter of a folder into the weights of the backbone it was trained on."""
+    """Fold the adapter of a folder into the weights of the backbone it was trained on.
+
+    Raises:
+        RunError: the folder holds no weights as safetensors.
+    """
     from peft import PeftModel
 
+    if not (adapter / "adapter_model.safetensors").is_file():
+        # peft would look for pickled weights instead, or ask the hub.
+        raise RunError(f"{adapter}: holds no adapter_model.safetensors; move the stage's folder away to train it anew")
     wrapped = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
     inputs, outputs = wrapped.get_input_embeddings(), wrapped.get_output_embeddings()
     if hasattr(inputs, "lora_embedding_A") or hasattr(outputs, "lora_A"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from peso_cli.characters import json_text
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
 from peso_cli.data.examples import Split, examples
@@ -90,7 +90,7 @@ def print_examples(composed: Composed, stage: int, split: Split, user: str | Non
         if user is None or block.users[owner] == user:
             history = [items[item] for item in chosen.history(row)]
             line = {"user": block.users[owner], "history": history, "target": items[target]}
-            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_text(line) + "\n")
 
 
 def drift(composed: Composed, as_json: bool) -> None:

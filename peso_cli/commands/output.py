@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
+
+from peso_cli.characters import json_text
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document on standard output."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_text(document, indent=2) + "\n")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from peso_cli.characters import printable
 from peso_cli.errors import InputError, nearest
 from peso_cli.files import write_atomically
 from peso_cli.reports import plots as package
@@ -61,7 +62,7 @@ def plot(
     for note in (*(note for group in groups for note in _notes(group)), *(n for p in pictures for n in p.notes)):
         warn(note)
     for path in _write(name, pictures, to, formats):
-        sys.stdout.write(f"{path}\n")
+        sys.stdout.write(printable(f"{path}\n"))
 
 
 def _write(name: str, pictures: list[Picture], to: Path, formats: tuple[str, ...]) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from peso_cli.characters import printable
 from peso_cli.errors import InputError
 from peso_cli.files import write_text
 from peso_cli.reports.rooms import finished
@@ -41,7 +42,7 @@ def report(output: Path, filters: list[str], to: Path, baseline: str, mix: bool,
     request = _request(output, filters, baseline, mix)
     with TerminalDisplay() as display:
         write_text(to, document(groups, request, left_out, warn, display.bar("page")))
-    sys.stdout.write(f"{to}\n")
+    sys.stdout.write(printable(f"{to}\n"))
 
 
 def _request(output: Path, filters: list[str], baseline: str, mix: bool) -> list[str]:

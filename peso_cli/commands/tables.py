@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from peso_cli.characters import printable
 from peso_cli.errors import InputError, RunError, nearest
 from peso_cli.reports import tables as package
 from peso_cli.reports.choice import STRENGTH, contests, unscored
@@ -69,7 +70,7 @@ def tables(
     if format == "terminal":
         show(made, OUT)
     else:
-        sys.stdout.write(TEXTS[format](made))
+        sys.stdout.write(printable(TEXTS[format](made)))
     if failed:
         raise RunError(f"{failed} of the commands that fill the table failed, as said above")
 

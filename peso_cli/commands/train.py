@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
+from peso_cli.repair import repair as move_damaged_aside
 from peso_cli.reports.results import results_table
 from peso_cli.stages import Run, ensure, open_run, wanted_stages
 from peso_cli.terminal import OUT, TerminalDisplay, warn
@@ -18,8 +19,13 @@ USERS = {"test": "test users", "valid": "valid users", "next": "first events of 
 """Who is scored by a split, in words."""
 
 
-def train(composed: Composed, as_json: bool) -> None:
+def train(composed: Composed, as_json: bool, repair: bool = False) -> None:
     """Train what is missing, then print the results and where everything lies.
+
+    Args:
+        composed: the configuration.
+        as_json: whether to print one JSON document.
+        repair: whether to move damaged stages aside and train them anew.
 
     Raises:
         InputError: the settings or the data are wrong.
@@ -35,6 +41,8 @@ def train(composed: Composed, as_json: bool) -> None:
     # Ancestors have been scored on their own users on their way; showing them tells how the method got here.
     asked = audiences(run, range(1, max(stages) + 1) if own else stages, warn)
     with TerminalDisplay() as display:
+        if repair:
+            move_damaged_aside(run, max(stages), display)
         ensure(run, stages, display)
         results = {s: evaluate(run, s, users.on, users.split, display) for s, users in asked.items()}
     if as_json:

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from peso_cli.config.environment import unread_environment
 from peso_cli.config.origins import origins_of
 from peso_cli.config.parts import PARTS, TARGET, make_part
 from peso_cli.config.schema import STAGE_FORMS, Config
@@ -145,6 +146,10 @@ def compose_plain(primary: str, overrides: Sequence[str], config_dir: Path | Non
             raise InputError(_missing_choice(error, groups)) from None
         except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
             raise _composition_error(str(error), primary, parsed) from None
+        except RecursionError:
+            raise InputError("a setting is nested too deeply to be read") from None
+        except OSError as error:
+            raise InputError(f"{error.filename}: can't be read as a configuration ({error.strerror})") from None
     assert isinstance(plain, dict)
     return Plain({str(key): value for key, value in plain.items()}, choices, grid)
 
@@ -196,7 +201,7 @@ def _hydra(config_dir: Path | None) -> Iterator[None]:
     _UserFolder.folder = config_dir.resolve() if config_dir else None
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="peso"):
+        with unread_environment(), initialize_config_dir(str(conf_folder()), version_base="1.3", job_name="peso"):
             yield
     finally:
         _UserFolder.folder = None
@@ -217,7 +222,7 @@ def parse(text: str, groups: Mapping[str, Sequence[str]], *, several: bool = Fal
         raise InputError(f"no such option: {text.partition('=')[0]}; see --help (settings are written KEY=VALUE)")
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
-    except (HydraException, ValueError):
+    except (HydraException, ValueError, RecursionError):
         raise InputError(f"{text!r} can't be read; write KEY=VALUE, such as stage=3 or trainer.epochs=2") from None
     if override.is_sweep_override() and not several:
         raise InputError(f"{text!r} gives several values where one is needed; put lists in brackets: KEY=[1,2]")
@@ -246,7 +251,7 @@ def _composition_error(text: str, primary: str, parsed: Sequence[Override]) -> I
         return UnknownKeyError(match[1], _unknown_key(match[1], primary, parsed))
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return InputError(f"{match[1]} has no value; add {match[1]}=VALUE")
-    reason = " ".join(text.split())
+    reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", " ".join(text.split()))
     if match := re.search(r" full_key: (\S*) object_type=.*", reason):
         return InputError(f"{match[1]}: {reason[: match.start()]}")
     return InputError(reason)
@@ -274,7 +279,7 @@ def _known(primary: str, parsed: Sequence[Override]) -> tuple[list[str], dict[st
     for overrides in (groups, []):
         try:
             raw, choices, _ = _raw(primary, overrides)
-        except (HydraException, OmegaConfBaseException, ValueError):
+        except (HydraException, OmegaConfBaseException, ValueError, OSError, RecursionError):
             continue
         return [leaf for leaf, _ in leaves(OmegaConf.to_container(raw))], choices  # type: ignore[arg-type]
     return [], {}

@@ -47,8 +47,8 @@ def _class(group: str, target: str, needed: Sequence[str]) -> type[Any]:
     what = f"{group}.{TARGET}={target}"
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except (ImportError, ValueError) as error:
-        raise InputError(f"{what}: {module or target} can't be imported ({error})") from None
+    except Exception as error:  # a module of the user's own may fail in any way
+        raise InputError(f"{what}: {module or target} can't be imported ({type(error).__name__}: {error})") from None
     if not isinstance(found, type):
         raise InputError(f"{what}: there is no class {name} in {module}")
     lacks = [each for each in needed if not hasattr(found, each)]

@@ -12,12 +12,16 @@ import yaml
 
 from peso_cli.artifacts import Artifact, find_artifacts
 from peso_cli.errors import InputError, RunError
+from peso_cli.reports.shapes import is_mapping, is_metrics, is_setting, is_summary, refuse_unbounded
 
 Figures = Mapping[str, Any]
 """A summary of metrics.json: `recall@5`, ..., and those of `item`, `popularity` and, where known, `ceiling`."""
 
 Split = Literal["test", "valid"]
 """Which example of a user figures are of: the last one, or the one before, on which choices may rest."""
+
+_LAST = 10**6
+"""Stages beyond this are damage."""
 
 _DEPTH = 6
 """Parts of a stage's path: dataset, backbone, method, variant, seed, stage."""
@@ -134,7 +138,7 @@ def place_of(artifact: Artifact) -> Place:
     lineage, parts = artifact.lineage(), artifact.folder.resolve().parts
     named = tuple(lineage.get(name) for name in ("method", "seed", "stage"))
     match named:
-        case (str(method), int(seed), int(stage)) if len(parts) > _DEPTH:
+        case (str(method), int(seed), int(stage)) if len(parts) > _DEPTH and 0 < stage <= _LAST and seed >= 0:
             return Place(parts[-_DEPTH], parts[1 - _DEPTH], method, parts[-3], seed, stage)
     raise _damaged(artifact)
 
@@ -148,7 +152,7 @@ def own_figures(metrics: Mapping[str, Any], artifact: Artifact, stage: int) -> F
     found = _inside(metrics, "evaluated", str(stage), "test")
     named = {name: found[name] for name in found if name.startswith(("recall@", "ndcg@"))}
     cutoffs = {name.partition("@")[2] for name in named}
-    whole = all(f"{kind}@{k}" in named for k in cutoffs for kind in ("recall", "ndcg"))
+    whole = is_summary(found) and all(f"{kind}@{k}" in named for k in cutoffs for kind in ("recall", "ndcg"))
     if not cutoffs or not whole or any(not isinstance(value, float) for value in named.values()):
         raise _damaged(artifact)
     return found
@@ -175,9 +179,11 @@ def _records(artifact: Artifact, config_dir: Path | None) -> Iterator[Record]:
         catalog, blocks = data["catalog"], dict(data["blocks"])
     except (KeyError, TypeError, ValueError):
         raise _damaged(artifact) from None
+    if not all(map(_is_text, (*composition.values(), *blocks.values(), catalog, fingerprint, *parents))):
+        raise _damaged(artifact)
     for path in (artifact.folder / "metrics.json", *sorted((artifact.folder / "evaluations").glob("*.json"))):
         metrics = {**first, **artifact.document(path.relative_to(artifact.folder))}
-        if not all(isinstance(metrics.get(key), Mapping) for key in ("protocol", "evaluated", "data", "groups")):
+        if not is_metrics(metrics):
             raise RunError(f"{path}: damaged, or of another version")
         yield Record(
             folder=artifact.folder,
@@ -207,7 +213,7 @@ def _settings(artifact: Artifact) -> dict[str, Any]:
     path = artifact.folder / "config.yaml"
     try:
         return _by_key(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+    except Exception as error:  # what no YAML writer writes makes its reader fail in many ways
         raise RunError(f"{path}: can't be read ({' '.join(str(error).split())})") from None
 
 
@@ -216,8 +222,16 @@ def _by_key(text: str) -> dict[str, Any]:
     """Return a YAML document by dotted key; the stages of a run often share one."""
     from peso_cli.config.compose import leaves
 
+    refuse_unbounded(text)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     plain = yaml.load(text, Loader=loader)
     if not isinstance(plain, dict):
         raise TypeError("holds no settings")
-    return dict(leaves(plain))
+    settings = dict(leaves(plain))
+    if not is_mapping(settings, is_setting):
+        raise TypeError("holds what is no setting")
+    return settings
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from peso_cli.characters import json_text
 from peso_cli.reports.model import Cell, Column, Table
 
 DASH = "\N{EN DASH}"
@@ -191,7 +191,7 @@ def _document(table: Table) -> dict[str, Any]:
 
 def as_json(tables: Sequence[Table]) -> str:
     """Return tables as the text of one JSON document."""
-    return json.dumps(document(tables), indent=2, ensure_ascii=False) + "\n"
+    return json_text(document(tables), indent=2) + "\n"
 
 
 TEXTS: Mapping[str, Callable[[Sequence[Table]], str]] = {

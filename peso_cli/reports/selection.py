@@ -15,6 +15,9 @@ from peso_cli.reports.collected import BASE, Place, Record
 from peso_cli.reports.comparable import first_difference
 from peso_cli.reports.published import published_methods
 
+_DIGITS = 9
+"""Most digits of a stage's number."""
+
 _PLACE = tuple(Place.__dataclass_fields__)
 _UNTOLD = re.compile(
     r"(stage|seed|output|variant|device|dataset\.path|decoding\.batch_tokens|trainer\.checkpoint_minutes"
@@ -150,9 +153,10 @@ def _filter(word: str, records: Sequence[Record]) -> tuple[str, tuple[str, ...]]
         raise InputError(f"unknown key {key!r}{nearest(key, known)}; filters are {', '.join(_PLACE)} and settings")
     if key == "stage" and ".." in values:
         first, _, last = values.partition("..")
-        if not (first.isdecimal() and last.isdecimal()):
+        if not (first.isdecimal() and last.isdecimal() and max(len(first), len(last)) <= _DIGITS):
             raise InputError(f"stage={values}: {STAGE_FORMS}")
-        return key, tuple(map(str, range(int(first), int(last) + 1)))
+        known_stages = {record.place.stage for record in records}
+        return key, tuple(str(stage) for stage in known_stages if int(first) <= stage <= int(last))
     return key, tuple(values.removeprefix("[").removesuffix("]").split(","))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
 
 from peso_cli.config.compose import SWEEP_GROUPS, compose_plain, config_folders, group_options, parse
 from peso_cli.errors import InputError
+
+_MOST = 100_000
+"""Most points of a grid, all of which are worked out before the first begins."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ def read_grid(words: Sequence[str], config_dir: Path | None = None) -> Grid:
     brought = _brought(given.get("experiment"), config_dir)
     overrides = [parse(word, groups, several=True) for word in ({**brought, **given}).values()]
     axes = [_values(override, groups) for override in overrides]
+    if (count := math.prod(map(len, axes))) > _MOST:
+        raise InputError(f"the words span {count:,} runs; give fewer values (at most {_MOST:,} runs), or search=random")
     points = tuple(tuple(point) for point in itertools.product(*axes))
     return Grid(points, tuple(o.key_or_group for o in overrides if o.is_sweep_override()))
 
@@ -71,4 +77,12 @@ def _values(override: Override, groups: Mapping[str, Sequence[str]]) -> list[str
         if not (names := value.filter(list(groups.get(key, ())))):
             raise InputError(f"{text}: fits no choice; there are {', '.join(groups.get(key, ('none',)))}")
         return [f"{key}={name}" for name in names]
+    if isinstance(value, RangeSweep) and not _few(value):
+        raise InputError(f"{text}: a range has a start, a stop, a step and at most {_MOST:,} values")
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _few(sweep: RangeSweep) -> bool:
+    """Whether a range ends, and soon enough."""
+    start, stop, step = (float(value or 0) for value in (sweep.start, sweep.stop, sweep.step))
+    return math.isfinite(start) and math.isfinite(stop) and 0 < abs(stop - start) <= _MOST * abs(step)

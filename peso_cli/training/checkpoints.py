@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from peso_cli.artifacts import Artifact
 from peso_cli.errors import RunError
 from peso_cli.files import write_atomically
 
 State = dict[str, Tensor]
+
+_OLD = {"progress"}
+"""What checkpoints without a checksum have beside their tensors."""
+
+_MEND = "give peso train --repair, or remove it to train this stage anew"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,27 +75,65 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, model: nn.Module, state:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically."""
-    tensors = {f"{part}:{n}": t.contiguous() for part, state in checkpoint.parts.items() for n, t in state.items()}
+    """Write a checkpoint atomically, with a checksum and the fingerprint of the stage that has begun in its folder."""
+    tensors = {
+        f"{part}:{n}": t.detach().cpu().contiguous()
+        for part, state in checkpoint.parts.items()
+        for n, t in state.items()
+    }
+    stage = Artifact(path.parent)
     metadata = {"progress": json.dumps(checkpoint.progress)}
+    metadata["stage"] = str(stage.lineage().get("fingerprint")) if stage.begun else ""
+    metadata["checksum"] = _checksum(tensors, metadata)
     write_atomically(path, lambda part: save_file(tensors, part, metadata))
 
 
-def load_checkpoint(path: Path) -> Checkpoint | None:
+def load_checkpoint(path: Path, stage: str | None = None) -> Checkpoint | None:
     """Read a checkpoint back; None where there is none.
 
+    Args:
+        path: the file.
+        stage: the fingerprint of the stage that it must be of; None takes any.
+
     Raises:
-        RunError: the file is there but damaged.
+        RunError: the file is there but damaged, or of another stage.
     """
     if not path.exists():
         return None
-    parts: dict[str, State] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            progress = json.loads((file.metadata() or {})["progress"])
-            for key in file.keys():  # noqa: SIM118  (not a dict)
-                part, name = key.split(":", 1)
-                parts.setdefault(part, {})[name] = file.get_tensor(key)
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+        progress = json.loads(metadata["progress"])
+        _check(tensors, metadata)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise RunError(f"{path}: the checkpoint is damaged ({error}); remove it to train this stage anew") from None
+        raise RunError(f"{path}: the checkpoint is damaged ({_words(error)}); {_MEND}") from None
+    if stage is not None and metadata.get("stage", stage) != stage:
+        raise RunError(f"{path}: is the checkpoint of another run; {_MEND}")
+    parts: dict[str, State] = {}
+    for key, tensor in tensors.items():
+        part, name = key.split(":", 1)
+        parts.setdefault(part, {})[name] = tensor
     return Checkpoint(parts, progress)
+
+
+def _check(tensors: State, metadata: Mapping[str, str]) -> None:
+    """Raise ValueError unless the checksum is that of the content; checkpoints of old have none."""
+    promised = {name: value for name, value in metadata.items() if name != "checksum"}
+    if metadata.keys() != _OLD and metadata["checksum"] != _checksum(tensors, promised):
+        raise ValueError("its checksum is another")
+    if misnamed := [name for name in tensors if ":" not in name]:
+        raise ValueError(f"it holds {misnamed[0]!r}")
+
+
+def _words(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+
+
+def _checksum(tensors: State, metadata: Mapping[str, str]) -> str:
+    """Return the hex SHA-256 of tensors on the CPU (names, types, shapes, bytes) and of what is kept beside them."""
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

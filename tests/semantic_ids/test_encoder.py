@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from peso_cli.config.parts import make_part
+from peso_cli.config.parts import PARTS, make_part
 from peso_cli.errors import InputError, RunError
 from peso_cli.semantic_ids.embeddings import encoding, text_model
 from peso_cli.semantic_ids.embeddings.text_model import batches
@@ -201,7 +201,7 @@ def test_weights_that_give_no_numbers_are_named(tmp_path):
 @pytest.mark.parametrize("name", ["minilm", "encoder", "joined", "cooccurrence", "array"])
 def test_each_choice_makes_a_part(name):
     settings = yaml.safe_load((CONF / f"{name}.yaml").read_text().replace("${device}", "auto").replace("???", "here"))
-    part = make_part("embedding", settings)
+    part = make_part("embedding", settings, PARTS["embedding"])
     assert part.name == name
     assert callable(part.embed)
 

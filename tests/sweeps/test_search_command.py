@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from commands.running import SMALL, peso, refused
 
+from peso_cli.artifacts import Artifact
 from peso_cli.sweeps.searches.study import find_study
 
 STRENGTH = "regularizer.strength=tag(log,interval(0.1,1e6))"
@@ -72,6 +73,7 @@ def test_figures_of_test_users_are_shown_and_have_no_say(searched, tmp_path):
     for number, (path, metrics) in enumerate(metrics_of(copied).items()):
         metrics["evaluated"]["2"]["test"]["ndcg@10"] = 0.9 - number / 10
         path.write_text(json.dumps(metrics))
+        Artifact(path.parent).finish()
     for path in copied.glob("sweeps/*/study.log"):
         path.unlink()
     (again,) = peso(*arguments(copied, *SEARCH), "--json").document["searches"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from peso_cli.artifacts import Artifact
 from peso_cli.errors import RunError
 from peso_cli.training.checkpoints import (
     Checkpoint,
@@ -169,3 +170,46 @@ def test_a_failed_write_leaves_the_earlier_checkpoint(path):
         save_checkpoint(path, Checkpoint({"model": {"w": shared, "v": shared[:2]}}, {"epoch": 2}))
     assert load_checkpoint(path).progress == {"epoch": 1}
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def read(path):
+    """The checkpoint at a path, or the complaint about it."""
+    try:
+        return load_checkpoint(path)
+    except RunError as error:
+        return str(error)
+
+
+def test_every_damaged_byte_of_a_checkpoint_is_found_or_changes_nothing(path):
+    model = nn.Linear(3, 2)
+    saved = of(model, adamw(model))
+    save_checkpoint(path, saved)
+    whole, seen = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        found = read(path)
+        if isinstance(found, str):
+            assert found.startswith(f"{path}: the checkpoint is damaged")
+            seen += 1
+        else:
+            assert found.progress == saved.progress
+            assert all(same(found.parts[part], state) for part, state in saved.parts.items())
+    assert seen > 0.9 * len(whole)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(path):
+    artifact = Artifact(path.parent)
+    artifact.begin({}, {"fingerprint": "mine"})
+    model = small_model()
+    save_checkpoint(artifact.checkpoint, of(model, adamw(model)))
+    assert load_checkpoint(artifact.checkpoint, "mine")
+    with pytest.raises(RunError, match=r"checkpoint.safetensors: is the checkpoint of another run; .*--repair"):
+        load_checkpoint(artifact.checkpoint, "other")
+
+
+def test_a_checkpoint_without_a_checksum_is_still_read(path):
+    from safetensors.torch import save_file
+
+    path.parent.mkdir()
+    save_file({"model:w": torch.ones(2)}, path, {"progress": "{}"})
+    assert load_checkpoint(path, "any").parts["model"]["w"].tolist() == [1, 1]

@@ -23,7 +23,7 @@ def test_the_peak_is_that_since_it_was_begun(told):
     before = peak_bytes(CPU)
     held = np.ones(LARGE, dtype=np.uint8)
     after = peak_bytes(CPU)
-    assert LARGE <= after - before < 1.5 * LARGE
+    assert 0.9 * LARGE < after - before < 1.5 * LARGE
     del held
     assert peak_bytes(CPU) > after - LARGE / 2
     begin_peak(CPU)

@@ -105,7 +105,7 @@ def test_a_stage_without_examples_is_the_datas_fault(tmp_path):
     data = write_released(tmp_path / "data", INDEX, {0: block})
     settings = [s for s in SMALL if not s.startswith("dataset")]
     where = ("dataset=released", "dataset.name=toy", f"dataset.path={data}", f"output={tmp_path / 'outputs'}")
-    refused(peso("train", *settings, *where), "stage 1 of toy yields no training example")
+    refused(peso("train", *settings, *where), "stage 1 of toy has no user")
 
 
 def test_a_catalog_smaller_than_a_list_is_refused(tmp_path):

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree
 
+from peso_cli.characters import cleaned
 from peso_cli.reports.look import Picture
-from peso_cli.reports.page.html import Html, cleaned, joined, tag
+from peso_cli.reports.page.html import Html, joined, tag
 
 _REFERENCE = re.compile(r"(?:^|(?<=url\())#([^)]+)")
 """What an attribute refers to: `#name` alone, or `url(#name)`."""

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 
-_TERMINAL = re.compile(
-    r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b]*+(?:\x07|\x1b\\)?|[ -/]*+[0-~])?|\x9b[0-?]*+[ -/]*+[@-~]"
-)
-"""ANSI escape sequences: CSI (colours, cursor), OSC (titles, links), two-character ones, and an escape on its own."""
-
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff0-\ufffb\ufffe\uffff]"
-)
-"""Control characters but for tab and line feed, what turns the direction of the text around it, and what is no
-character at all."""
-
-_HALVES = re.compile("[\ud800-\udfff]")
+from peso_cli.characters import cleaned
 
 _EMPTY = frozenset(("br", "link", "meta"))
 """Elements without an end tag."""
@@ -36,11 +24,6 @@ class Html:
 
 Piece = Html | str
 """Markup as it is, or a text that is still to be cleaned and escaped."""
-
-
-def cleaned(text: str) -> str:
-    """Return a text without terminal escapes, control characters, and characters that steer its direction."""
-    return _HALVES.sub("\N{REPLACEMENT CHARACTER}", _UNSEEN.sub("", _TERMINAL.sub("", text)))
 
 
 def tag(name: str, attributes: Mapping[str, str], *children: Piece) -> Html:
