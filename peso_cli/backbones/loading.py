@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -48,14 +49,17 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """Fold the adapter of a folder into the weights of the backbone it was trained on.
 
     Raises:
-        RunError: the folder holds no weights as safetensors.
+        RunError: the folder holds no weights as safetensors, or damaged ones.
     """
     from peft import PeftModel
 
     if not (adapter / "adapter_model.safetensors").is_file():
         # peft would look for pickled weights instead, or ask the hub.
         raise RunError(f"{adapter}: holds no adapter_model.safetensors; move the stage's folder away to train it anew")
-    wrapped = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(adapter), torch_device="cpu")
+    except SafetensorError as error:
+        raise RunError(f"{adapter}: can't be read ({error}); move the stage's folder away to train it anew") from None
     inputs, outputs = wrapped.get_input_embeddings(), wrapped.get_output_embeddings()
     if hasattr(inputs, "lora_embedding_A") or hasattr(outputs, "lora_A"):
         # A LoRA changes one end of tied weights only, so that the head needs weights of its own to fold it into.

@@ -220,6 +220,6 @@ class Config:
     embedding: Annotated[Embedding, _MADE]
     quantizer: Annotated[Quantizer, _MADE]
     tokenizer: Tokenizer
-    output: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
     variant: FolderName | None
     device: Literal["auto", "cpu", "cuda"]
