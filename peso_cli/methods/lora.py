@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from peso_cli.artifacts import ADAPTER_FOLDER, Artifact
-from peso_cli.files import write_json, write_tensors
+from peso_cli.files import blaming, write_json, write_tensors
 from peso_cli.methods.parts import AdapterStart, Factors, State
 
 ADAPTER = "default"
@@ -86,7 +86,9 @@ def own_factors(artifact: Artifact) -> Factors:
         return {module: (own[module + FACTOR_A], own[module + FACTOR_B]) for module in modules}
     if artifact.adapter is None:
         return {}
-    return _of_peft(load_file(artifact.adapter / "adapter_model.safetensors"))
+    path = artifact.adapter / "adapter_model.safetensors"
+    with blaming(path):
+        return _of_peft(load_file(path))
 
 
 def _of_peft(saved: dict[str, Tensor]) -> Factors:

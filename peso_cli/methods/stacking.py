@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from peso_cli.artifacts import ADAPTER_FOLDER, Artifact
 from peso_cli.errors import InputError
+from peso_cli.files import blaming
 from peso_cli.methods.lora import ADAPTER, FACTOR_A, FACTOR_B, fresh_adapter, lora_factors, own_factors, write_adapter
 from peso_cli.methods.parts import AdapterStart, Factors, State
 
@@ -169,7 +170,9 @@ def _stacked(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 def _continue_rows(model: nn.Module, previous: Artifact) -> None:
     """Let the vocabulary rows that train beside the factors go on from where a stage left them."""
-    saved = load_file(previous.folder / ADAPTER_FOLDER / "adapter_model.safetensors")
+    path = previous.folder / ADAPTER_FOLDER / "adapter_model.safetensors"
+    with blaming(path):
+        saved = load_file(path)
     rows = {name: tensor for name, tensor in saved.items() if ".lora_" not in name}
     if rows:
         set_peft_model_state_dict(model, rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from peso_cli.artifacts import ADAPTER_FOLDER
+from peso_cli.files import blaming
 from peso_cli.methods.parts import STRICT, AdapterStart, State
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class Evolving:
 
         if not start.past:
             return fresh_adapter(start)
-        return PeftModel.from_pretrained(
-            start.model, str(start.past[-1].folder / ADAPTER_FOLDER), is_trainable=True, torch_device="cpu"
-        )
+        folder = start.past[-1].folder / ADAPTER_FOLDER
+        with blaming(folder):
+            return PeftModel.from_pretrained(start.model, str(folder), is_trainable=True, torch_device="cpu")
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write the adapter in PEFT format."""
