@@ -33,7 +33,9 @@ def undisturbed(tmp_path_factory, words) -> Sweep:
     return sweep
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", ["basic", "joblib", *(pytest.param(name, marks=pytest.mark.long) for name in ("submitit_local", "ray"))]
+)
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(undisturbed, words, engine, tmp_path):
     sweep, chance = Sweep(tmp_path, words), random.Random(engine)
     launcher = sweep.start(*ENGINES[engine])

@@ -18,7 +18,10 @@ LONG = ("stage=1", "method=single", "trainer.epochs=40", "trainer.patience=40")
 """Runs that go on for a few seconds."""
 
 missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs SLURM on this machine, which lacks {', '.join(missing)}")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(bool(missing), reason=f"needs SLURM on this machine, which lacks {', '.join(missing)}"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,7 +79,6 @@ def done_here(folder: Path, *words: str) -> Sweep:
     return Sweep(folder, words)
 
 
-@pytest.mark.long
 def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_then_on_from_where_it_was(tmp_path):
     words = (*LONG, "seed=1")
     sweep = Sweep(tmp_path / "slurm", words)
@@ -91,7 +93,6 @@ def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_then_on_from_where_
     assert sweep.artifacts() == done_here(tmp_path / "basic", *words).artifacts()
 
 
-@pytest.mark.long
 def test_ctrl_c_and_a_killed_job_change_nothing_of_what_is_learnt(tmp_path):
     words = (*LONG, "seed=1,2")
     sweep = Sweep(tmp_path / "slurm", words)

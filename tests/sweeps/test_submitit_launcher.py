@@ -136,6 +136,7 @@ def uninterrupted(tmp_path_factory):
     return Sweep(folder, LONG).artifacts()
 
 
+@pytest.mark.long
 def test_ctrl_c_in_the_terminal_keeps_a_checkpoint_and_the_same_command_goes_on(tmp_path, begin, uninterrupted):
     sweep = Sweep(tmp_path, (*LONG, "seed=1"))
     process = begin(sweep, *LOCAL)
@@ -151,6 +152,7 @@ def test_ctrl_c_in_the_terminal_keeps_a_checkpoint_and_the_same_command_goes_on(
     assert sweep.artifacts() == uninterrupted
 
 
+@pytest.mark.long
 def test_a_run_out_of_time_is_begun_again_where_it_was_until_that_was_often_enough(tmp_path, begin, uninterrupted):
     sweep = Sweep(tmp_path, LONG)
     process = begin(sweep, *LOCAL, "launcher.max_timeouts=1", "launcher.timeout_min=10")
@@ -170,6 +172,7 @@ def test_a_run_out_of_time_is_begun_again_where_it_was_until_that_was_often_enou
     assert sweep.artifacts() == uninterrupted
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_is_named_and_its_run_is_missing(tmp_path, begin):
     sweep = Sweep(tmp_path, (*LONG, "trainer.epochs=9"))
     process = begin(sweep, *LOCAL)
