@@ -5,22 +5,13 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated
 
-import yaml
-from pydantic import Field, TypeAdapter, ValidationError
-
-from peso_cli.artifacts import Artifact
-from peso_cli.config.schema import ReleasedDataset
 from peso_cli.data.blocks import Dataset
-from peso_cli.data.raw import BuiltDataset, RawDataset
-from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.errors import InputError
 from peso_cli.reports.collected import Record
+from peso_cli.reports.opened import open_data, same_data
 from peso_cli.reports.page.html import Html
 from peso_cli.reports.selection import Group
-
-_Settings = ReleasedDataset | SyntheticDataset | BuiltDataset | RawDataset
 
 
 @dataclass(frozen=True)
@@ -69,32 +60,7 @@ class Subject:
         Raises:
             InputError: it can't be opened from the settings that were recorded, or isn't what it was.
         """
-        from peso_cli.data.open import open_dataset
-
-        dataset = open_dataset(_settings(self.newest))
-        _check(dataset, self.newest)
+        dataset, record = open_data(self.newest), self.newest
+        if not same_data(dataset, record):
+            raise InputError(f"the data of {dataset.name} are no longer those on which {record.folder} was trained")
         return dataset
-
-
-def _settings(record: Record) -> _Settings:
-    plain = yaml.safe_load((record.folder / "config.yaml").read_text(encoding="utf-8"))["dataset"]
-    adapter: TypeAdapter[_Settings] = TypeAdapter(Annotated[_Settings, Field(discriminator="source")])
-    try:
-        return adapter.validate_python(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{record.folder / 'config.yaml'}: dataset.{place}: {first['msg']}") from None
-
-
-def _check(dataset: Dataset, record: Record) -> None:
-    """Check that a dataset is the one that a stage was trained on.
-
-    Raises:
-        InputError: it isn't.
-    """
-    stage = record.place.stage
-    blocks = Artifact(record.folder).lineage()["data"].get("blocks", {})
-    known = blocks.get(str(stage), ""), record.catalog
-    if (dataset.block(stage).digest, dataset.catalog_at(stage).digest) != known:
-        raise InputError(f"the data of {dataset.name} are no longer those on which {record.folder} was trained")
