@@ -43,7 +43,7 @@ def test_settings_that_no_run_could_have_are_refused_before_any_runs(plan, tmp_p
 
 
 def test_runs_that_share_a_first_stage_begin_after_one_for_each(plan):
-    jobs = plan("method=single,peso", "seed=1,2").jobs
+    jobs = plan("seed=1,2", "method=single,peso").jobs
     assert [job.label for job in jobs] == ["single seed=1", "single seed=2", "peso seed=1", "peso seed=2"]
     assert jobs[0].base == jobs[2].base != jobs[1].base
     assert len(jobs[0].fingerprints) == 2
