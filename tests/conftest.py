@@ -4,6 +4,11 @@ from pathlib import Path
 import pytest
 from commands.running import SMALL, Trained, peso
 
+from peso_cli.terminal import quiet_libraries
+
+# The libraries read what they are told when they are imported, which test modules do before any command runs.
+quiet_libraries()
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
