@@ -115,7 +115,7 @@ def make_plan(
         # A key that applies nowhere is a mistake; the composition says which.
         compose(grid.points[0], config_dir)
     jobs = [_job(points, grid.swept) for points in found.values()]
-    return Plan(tuple(_leaders_first(jobs)), dict(left_out), len(grid.points))
+    return Plan(tuple(_in_order(jobs)), dict(left_out), len(grid.points))
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +165,10 @@ def _label(point: _Point, swept: Sequence[str]) -> str:
     return " ".join([point.run.config.method.name, *said])
 
 
-def _leaders_first(jobs: Sequence[Job]) -> list[Job]:
-    """Put one run for each first stage in front: it trains what the others need."""
-    first: dict[str, Job] = {}
+def _in_order(jobs: Sequence[Job]) -> list[Job]:
+    """Put one run for each first stage in front, which trains what the others need; then those whose is ready first."""
+    leaders: dict[str, Job] = {}
     for job in jobs:
-        first.setdefault(job.base, job)
-    leaders = {job.name for job in first.values()}
-    return [*first.values(), *(job for job in jobs if job.name not in leaders)]
+        leaders.setdefault(job.base, job)
+    followers = [job for job in jobs if job is not leaders[job.base]]
+    return [*leaders.values(), *sorted(followers, key=lambda job: list(leaders).index(job.base))]

@@ -47,6 +47,9 @@ def test_runs_that_share_a_first_stage_begin_after_one_for_each(plan):
     assert [job.label for job in jobs] == ["single seed=1", "single seed=2", "peso seed=1", "peso seed=2"]
     assert jobs[0].base == jobs[2].base != jobs[1].base
     assert len(jobs[0].fingerprints) == 2
+    # Then come those whose first stage is trained first: nobody waits for one while others have theirs.
+    labels = [job.label for job in plan("method=single,peso,replay", "seed=1,2").jobs]
+    assert labels[2:] == ["peso seed=1", "replay seed=1", "peso seed=2", "replay seed=2"]
 
 
 def test_further_figures_of_the_same_stages_are_no_further_run(plan):
