@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from peso_cli import processes
 from peso_cli.artifacts import Artifact
 from peso_cli.backbones.build import build_backbone
 from peso_cli.backbones.loading import load_for_inference, load_weights, lora_arguments
@@ -20,11 +21,10 @@ from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
 from peso_cli.methods.lora import lora_factors, own_factors
 from peso_cli.methods.parts import Adapter, AdapterStart, Memory, Penalty, Regularizer, RegularizerStart
-from peso_cli.tracking.record import Record
 from peso_cli.training.checkpoints import Checkpoint
 from peso_cli.training.estimate import describe
 from peso_cli.training.layouts import Batch, Layout, Packed, Padded
-from peso_cli.training.loop import Job, Progress, train
+from peso_cli.training.loop import Job, Log, Progress, train
 from peso_cli.training.memory import begin_peak
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
@@ -59,7 +59,7 @@ class StageTask:
 
 
 def train_stage(
-    task: StageTask, record: Record, resume: Checkpoint | None, tick: Tick, say: Callable[[str], None]
+    task: StageTask, record: Log, resume: Checkpoint | None, tick: Tick, say: Callable[[str], None]
 ) -> Progress | None:
     """Train one stage and write what it learnt into its artifact; None where the adapter doesn't train.
 
@@ -75,8 +75,10 @@ def train_stage(
     job = _job(task, model, penalty, begun.data, record, resume, tick)
     say(f"stage {task.stage}: {describe(job.train, model)}")
     progress = train(job)
-    task.adapter.save(model, task.artifact.folder)
-    task.artifact.write_state(adapter=task.adapter.state(model), regularizer=penalty.state if penalty else {})
+    if processes.first():
+        task.adapter.save(model, task.artifact.folder)
+        task.artifact.write_state(adapter=task.adapter.state(model), regularizer=penalty.state if penalty else {})
+    processes.wait()
     return progress
 
 
@@ -134,7 +136,7 @@ def _job(
     model: nn.Module,
     penalty: Penalty | None,
     data: StageData,
-    record: Record,
+    record: Log,
     resume: Checkpoint | None,
     tick: Tick,
 ) -> Job:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass
 
+from peso_cli import processes
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart, Step
 from peso_cli.methods.settings import Reduction, Schedule, Strength, reduced, scheduled
 
@@ -49,8 +50,9 @@ class OutputKL:
 
         def penalty(step: Step) -> Tensor:
             weight = strength * scheduled(self.schedule, step.progress)
-            means = [module.take() for module in watched]
+            counts = processes.totals([module.tokens for module in watched])
+            means = [module.take(tokens) for module, tokens in zip(watched, counts, strict=True)]
             value = torch.stack([mean for mean, _, _ in means]).sum()
             return with_gradients(weight * value, members, [weight * g for _, *pair in means for g in pair])
 
-        return Penalty(penalty)
+        return Penalty(penalty, of_data=True)
