@@ -15,12 +15,14 @@ import pytest
 from commands.running import SMALL, peso
 from hypothesis import given
 from hypothesis import strategies as st
+from pretrained import save_pretrained
 from safetensors.numpy import load_file
 from together import start_together, together
 
 from peso_cli import processes
 from peso_cli.artifacts import find_artifacts
 from peso_cli.config.compose import compose, conf_folder
+from peso_cli.tracking.run_log import read_log
 
 WORDS = (*SMALL, "backbone.attention_dropout=0.0")
 SAMPLE = {"peso", "output_kl", "distill", "ewc", "inflora_all", "replay", "full"}
@@ -73,10 +75,15 @@ def assert_alike(one, other) -> None:
         assert ours["training"][name] == theirs["training"][name]
     for row, wanted in zip(ours["training"]["history"], theirs["training"]["history"], strict=True):
         assert row == pytest.approx(wanted, rel=2e-3, abs=1e-6)
+    for step in (1, 2):
+        ours, theirs = (read_log(artifact.folder / "log.jsonl")[step] for artifact in (one, other))
+        assert (ours.pop("event"), theirs.pop("event")) == ("train", "train")
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7)
     weights, wanted = learnt(one), learnt(other)
     assert weights.keys() == wanted.keys()
     for name, value in weights.items():
-        np.testing.assert_allclose(value, wanted[name], rtol=0.02, atol=2e-4, err_msg=name)
+        # AdamW turns the rounding of a gradient next to zero into a step of full size: not each number is alike.
+        assert np.linalg.norm(value - wanted[name]) <= 0.02 * np.linalg.norm(wanted[name]), name
     users, expected = (pq.read_table(a.folder / "predictions.parquet")["user"].to_pylist() for a in (one, other))
     assert users == expected
     assert len(set(users)) == len(users)
@@ -137,6 +144,32 @@ def test_evaluation_by_several_gives_the_bytes_of_one(alone, tmp_path):
     assert len(set(found[::2])) == len(set(found[1::2])) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sharded_frozen_weights_change_nothing(dtype, tmp_path):
+    llm = save_pretrained(tmp_path / "llm")
+    words = (*(word for word in WORDS if not word.startswith("backbone.")), "backbone=smollm2_135m", "prompt=instruct")
+    words = (*words, f"backbone.model={llm}", f"backbone.dtype={dtype}", "backbone.lora.dropout=0.0")
+    found = {}
+    for name, count, shard in (("alone", 1, "none"), ("whole", 2, "none"), ("sharded", 2, "frozen")):
+        command = ("train", "stage=2", "method=peso", f"output={tmp_path / name}", *words, f"trainer.shard={shard}")
+        answers = together(count, tmp_path / f"{name}_said", *command, "trainer.batch_tokens=600")
+        assert {a.code for a in answers} == {0}, answers[0].err
+        found[name] = last(tmp_path / name)
+    for name, value in learnt(found["whole"]).items():
+        np.testing.assert_array_equal(learnt(found["sharded"])[name], value)
+    assert found["sharded"].metrics()["evaluated"] == found["whole"].metrics()["evaluated"]
+    if dtype == "float32":
+        assert_alike(found["sharded"], found["alone"])
+
+
+def test_sharding_says_where_it_does_not_apply(tmp_path):
+    words = ("train", f"output={tmp_path / 'outputs'}", "stage=1", *WORDS, "trainer.shard=frozen")
+    one, (first, _) = peso(*words), together(2, tmp_path / "said", *words)
+    assert (one.code, first.code) == (2, 2)
+    assert one.err.splitlines()[-1].startswith("peso: trainer.shard=frozen: needs several processes")
+    assert first.err.splitlines()[-1].startswith("peso: trainer.shard=frozen: all weights train in this stage")
+
+
 def _wait_for(path: Path, lines: int) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until:
@@ -184,8 +217,8 @@ def test_all_stop_at_the_same_step_when_one_is_asked_to(number, undisturbed, tmp
     team.kill(1, number)
     first, second = team.answers()
     assert (first.code, second.code) == (130, 130)
-    assert "interrupted" in first.err
-    assert second.err == ""
+    assert "peso: interrupted" in first.err
+    assert "peso: " not in second.err
     again = together(2, tmp_path / "again", *words)
     assert [a.code for a in again] == [0, 0]
     assert "resuming" in again[0].err

@@ -22,6 +22,7 @@ from peso_cli.training import checkpoints
 from peso_cli.training.checkpoints import Checkpoint, State
 from peso_cli.training.interrupt import StopSignal
 from peso_cli.training.packing import Packer, Plan
+from peso_cli.training.sharding import keep_pace
 from peso_cli.training.steps import add_penalty, add_up_gradients, label_loss
 
 
@@ -47,6 +48,7 @@ class Job:
         epochs: most epochs of this stage.
         learning_rate: peak learning rate of this stage.
         seed: one seed per stage and run; order and dropout follow from it and the step's number alone.
+        sharded: whether other processes need this one's part of the weights in each of their passes.
         checkpoint: where an unfinished stage is kept.
         resume: what was found there, or None to begin anew.
         tick: called with (steps done, steps planned, note) for a progress display.
@@ -60,6 +62,7 @@ class Job:
     epochs: int
     learning_rate: float
     seed: int
+    sharded: bool
     checkpoint: Path
     resume: Checkpoint | None
     log: Log
@@ -110,7 +113,6 @@ class _Run:
         self.saved = time.monotonic()
         if job.resume is not None:
             self._restore(job.resume)
-        processes.copy_first([*job.model.parameters(), *job.model.buffers()])
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.progress = Progress(**checkpoint.progress)
@@ -168,6 +170,9 @@ class _Run:
             part = label_loss(job.model, batch, self.trainer.temperature) / mass
             job.accelerator.backward(part)
             loss += float(part.detach())
+        if job.sharded:
+            spare = job.train.batch(group[0][:1])
+            keep_pace(job.model, spare, len(group) - len(batches), backward=True)
         (loss,) = processes.totals([loss])
         add_up_gradients(self.parameters)
         step = Step(batches, progress.step / self.steps)
@@ -197,7 +202,7 @@ class _Run:
     def validate(self) -> None:
         """Take the validation cross-entropy (without the penalty, so that methods compare); remember the best state."""
         progress, sums = self.progress, self.progress.sums
-        loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature)
+        loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature, self.job.sharded)
         if not math.isfinite(loss):
             raise RunError(f"epoch {progress.epoch}: the validation loss is {loss}. Lower trainer.learning_rate")
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
@@ -250,14 +255,17 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, packer: Packer, temperature: float) -> float:
+def validation_loss(model: nn.Module, packer: Packer, temperature: float, sharded: bool = False) -> float:
     """Return the mean cross-entropy per label token over all examples of a packer, dropout off."""
     model.eval()
     plan = packer.plan(None)
     losses, labels = [0.0] * len(plan), [0.0] * len(plan)
-    for place in processes.share(range(len(plan))):
+    own = processes.share(range(len(plan)))
+    for place in own:
         batch = packer.batch(plan[place])
         losses[place], labels[place] = float(label_loss(model, batch, temperature)), len(batch.labels)
+    if sharded:
+        keep_pace(model, packer.batch(plan[0]), math.ceil(len(plan) / processes.count()) - len(own), backward=False)
     # Added up batch by batch in any case, so that the number of processes doesn't show in the sum.
     return sum(processes.totals(losses)) / sum(processes.totals(labels))
 

@@ -28,6 +28,7 @@ from peso_cli.training.loop import Job, Log, Progress, train
 from peso_cli.training.memory import begin_peak
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
+from peso_cli.training.sharding import shard_frozen
 
 Tick = Callable[[int, int, str], None]
 
@@ -74,12 +75,24 @@ def train_stage(
     model, penalty = begun.model, _begin_penalty(task, begun)
     job = _job(task, model, penalty, begun.data, record, resume, tick)
     say(f"stage {task.stage}: {describe(job.train, model)}")
+    _distribute(job)
     progress = train(job)
     if processes.first():
         task.adapter.save(model, task.artifact.folder)
         task.artifact.write_state(adapter=task.adapter.state(model), regularizer=penalty.state if penalty else {})
     processes.wait()
     return progress
+
+
+def _distribute(job: Job) -> None:
+    """Let all processes begin with the numbers of the first one, and keep what they are told to share."""
+    processes.copy_first([*job.model.parameters(), *job.model.buffers()])
+    if job.sharded and processes.count() == 1:
+        raise InputError("trainer.shard=frozen: needs several processes, as torchrun -m peso_cli train starts them")
+    if job.sharded and job.penalty and job.penalty.of_data:
+        raise InputError("trainer.shard=frozen: the regularizer looks at data itself; give trainer.shard=none")
+    if job.sharded:
+        shard_frozen(job.model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +167,7 @@ def _job(
         epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
         learning_rate=trainer.learning_rate * scale,
         seed=stage_seed(task.config.seed, task.stage),
+        sharded=trainer.shard == "frozen",
         checkpoint=task.artifact.checkpoint,
         resume=resume,
         log=record,
