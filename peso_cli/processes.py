@@ -68,11 +68,15 @@ def joined(device: str) -> Iterator[None]:
         device: the setting of this name; of several GPUs each process takes its own.
 
     Raises:
-        InputError: there are fewer GPUs than processes on this machine.
+        InputError: there are fewer GPUs than processes on this machine, or no launcher has started them.
     """
     if count() == 1:
         yield
         return
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise InputError(
+            f"WORLD_SIZE={count()} is set without {missing[0]}; start with torchrun or accelerate launch, or unset it"
+        )
     import torch
     import torch.distributed as dist
 

@@ -67,8 +67,8 @@ def learnt(artifact) -> dict[str, np.ndarray]:
     }
 
 
-def assert_alike(one, other) -> None:
-    """Check that two artifacts hold the same results, but for float32's rounding."""
+def assert_alike(one, other, rel: float = 1e-4) -> None:
+    """Check that two artifacts hold the same results, but for float32's rounding; `rel` for the first steps."""
     ours, theirs = one.metrics(), other.metrics()
     assert ours["training"].keys() == theirs["training"].keys()
     for name in ("epochs", "steps", "best_epoch", "trained_parameters"):
@@ -78,7 +78,7 @@ def assert_alike(one, other) -> None:
     for step in (1, 2):
         ours, theirs = (read_log(artifact.folder / "log.jsonl")[step] for artifact in (one, other))
         assert (ours.pop("event"), theirs.pop("event")) == ("train", "train")
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-7)
+        assert ours == pytest.approx(theirs, rel=rel, abs=1e-7)
     weights, wanted = learnt(one), learnt(other)
     assert weights.keys() == wanted.keys()
     for name, value in weights.items():
@@ -97,7 +97,8 @@ def test_two_processes_learn_what_one_does(method, based, tmp_path):
     first, second = together(2, tmp_path / "two", "train", "stage=2", f"method={method}", f"output={based}", *WORDS)
     assert (first.code, second.code) == (0, 0), first.err
     if compose([f"method={method}"]).config.adapter.trains:
-        assert_alike(last(based), last(alone))
+        # Each process reads the template's head, whose tokens count for the divergence of outputs.
+        assert_alike(last(based), last(alone), 5e-3 if method == "output_kl" else 1e-4)
     assert first.out.replace(str(based), "") == peso(
         "train", "stage=2", f"method={method}", f"output={based}", *WORDS
     ).out.replace(str(based), "")
@@ -240,6 +241,14 @@ def test_commands_that_are_no_run_refuse_several_processes(command, monkeypatch)
     answer = peso(command, *(["main"] if command == "tables" else []))
     assert answer.code == 2
     assert answer.err.startswith(f"peso: peso {command}: runs in one process")
+
+
+def test_a_number_of_processes_that_nobody_started_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    answer = peso("train", "stage=1", f"output={tmp_path / 'outputs'}", *WORDS)
+    assert answer.code == 2
+    assert answer.err.startswith("peso: WORLD_SIZE=2 is set without RANK; ")
+    assert not (tmp_path / "outputs").exists()
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 7))

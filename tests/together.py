@@ -34,7 +34,7 @@ class Team:
         """Send a signal to one of them."""
         os.kill(self.pids[rank], number)
 
-    def answers(self, seconds: float = 300) -> list[Answer | None]:
+    def answers(self, seconds: float = 600) -> list[Answer | None]:
         """Wait for all; return what each answered, None for one that was killed."""
         until, left = time.monotonic() + seconds, set(self.pids)
         while left and time.monotonic() < until:

@@ -84,9 +84,10 @@ def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Dis
         RunError: a file of it is damaged.
     """
     artifact = run.require(stage)[-1]
-    metrics = _metrics(run, stage)
-    if processes.agreed(all(_known(metrics, run.dataset, s, split) for s in on)):
-        return metrics
+    known = _metrics(run, stage)
+    if processes.agreed(all(_known(known, run.dataset, s, split) for s in on)):
+        # Read again, lest another process of this run has read it before somebody added to it.
+        return _metrics(run, stage)
     with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that scores it")):
         return _score_missing(run, stage, on, split, display)
 
