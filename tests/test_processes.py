@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from commands.running import SMALL, peso
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pretrained import save_pretrained
 from safetensors.numpy import load_file
@@ -251,6 +251,7 @@ def test_a_number_of_processes_that_nobody_started_is_refused(tmp_path, monkeypa
     assert not (tmp_path / "outputs").exists()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 7))
 def test_shares_are_a_partition(work, count):
     with pytest.MonkeyPatch.context() as patch:

@@ -21,7 +21,8 @@ class OutputKL:
     x is what the module reads in the training passes of the step, a constant: the penalty pulls at the module's own
     factors, not at those before it. The outputs carry the LoRA's scaling; A' and B' are the factors that the stage
     before left, or the present ones where none did. Of factors stacked upon those of other stages just the stage's own
-    are held. A token that several examples share is read once and counts once (in each of several processes); where rows are padded, padding counts.
+    are held. A token that several examples share is read once and counts once (in each of several processes); where
+    rows are padded, padding counts.
 
     Attributes:
         strength: times the mean over the tokens of the step.
