@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from peso_cli import processes
 from peso_cli.errors import InputError, RunError
 from peso_cli.files import fsync_file, fsync_folder, read_json, sha256, write_json, write_tensors, write_text
 from peso_cli.locks import hold
@@ -153,11 +154,16 @@ class Artifact:
 
     @contextmanager
     def held(self, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Keep other processes from writing here while the block runs; leave no empty folders of its place behind.
+        """Keep other runs from writing here while the block runs; leave no empty folders of its place behind.
+
+        Of the processes of one run the first one does so, for all of them.
 
         Args:
             waiting: called once if another process is writing here, before waiting for it.
         """
+        if not processes.first():
+            yield
+            return
         try:
             with hold(self.folder.with_name(f".{self.folder.name}.lock"), waiting):
                 yield

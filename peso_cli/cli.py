@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peso_cli import __version__
+from peso_cli import __version__, processes
 from peso_cli.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -366,11 +366,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Train and study LLM-based generative recommenders that keep learning, stage by stage."""
+    command = context.invoked_subcommand
+    if processes.count() > 1 and command not in ("train", "evaluate"):
+        raise InputError(f"peso {command}: runs in one process; start it without torchrun or accelerate launch")
 
 
 def _compose(overrides: list[str] | None, config_dir: Path | None) -> Composed:
@@ -405,13 +409,10 @@ def _run() -> int:
         error.show()
         return 2
     except (InputError, RunError) as error:
-        typer.echo(f"peso: {error}", err=True)
+        _say(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo(
-            "peso: interrupted; the same command goes on from what is finished, and from a stage's last checkpoint",
-            err=True,
-        )
+        _say("interrupted; the same command goes on from what is finished, and from a stage's last checkpoint")
         return _INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
@@ -420,3 +421,9 @@ def _run() -> int:
         # A full disk, a folder that can't be written: the system's own words and the place say it all.
         typer.echo(f"peso: {error.filename or 'the system'}: {error.strerror or error}", err=True)
         return 1
+
+
+def _say(problem: str) -> None:
+    """Say why a command ends; several processes end for the same reason, and the first one says it."""
+    if processes.first():
+        typer.echo(f"peso: {problem}", err=True)

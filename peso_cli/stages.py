@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from peso_cli import processes
 from peso_cli.artifacts import FORMAT, Artifact, provenance
 from peso_cli.backbones.sources import contents
 from peso_cli.config.compose import Composed
@@ -26,6 +28,7 @@ from peso_cli.methods.parts import Adapter, Memory, Regularizer
 from peso_cli.methods.regularizers.none import NoRegularizer
 
 if TYPE_CHECKING:
+    from peso_cli.tracking.record import NoRecord, Record
     from peso_cli.training.checkpoints import Checkpoint
     from peso_cli.training.stage import StageTask
 
@@ -203,11 +206,12 @@ def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
 
 def _ensure_stage(run: Run, stage: int, display: Display, needed_by: int | None) -> None:
     artifact = run.artifact(stage)
-    if not artifact.finished:
+    if not processes.agreed(artifact.finished):
         with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that trains it")):
             # The process that was waited for may have finished it.
-            if not artifact.finished:
+            if not processes.agreed(artifact.finished):
                 _bring_into_being(run, stage, artifact, display, needed_by)
+                processes.wait()
                 return
     run.verify(stage)
     display.say(f"stage {stage}: reusing {artifact.folder}")
@@ -221,14 +225,15 @@ def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display
     why = f" (stage {needed_by} needs it)" if needed_by else ""
     verb = "resuming" if resume else "training"
     display.say(f"stage {stage}: {verb} {artifact.folder}{why}")
-    artifact.begin(run.composed.plain, _lineage(run, stage, fingerprint))
+    if processes.first():
+        artifact.begin(run.composed.plain, _lineage(run, stage, fingerprint))
     task = StageTask(run.config, run.dataset, stage, *run.parts(stage), run.lineage(stage - 1), artifact)
     try:
         with blaming(artifact.folder):
             _train_and_score(run, task, resume, display)
     except InputError:
         # Some mistakes show only when the backbone is built; they too leave nothing behind.
-        if fresh:
+        if fresh and processes.first():
             artifact.discard()
         raise
 
@@ -253,24 +258,30 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 
 def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, display: Display) -> None:
     from peso_cli.evaluation.figures import score_own_stage
-    from peso_cli.tracking.record import open_record
     from peso_cli.training.stage import train_stage
 
-    keep = resume.progress["log_position"] if resume else 0
-    group = "/".join(task.artifact.folder.parts[-5:-1])
-    with open_record(
-        run.config.tracker,
-        task.artifact.folder,
-        group=group,
-        name=f"{run.config.method.name} stage {task.stage}",
-        settings=run.composed.plain,
-        keep_bytes=keep,
-    ) as record:
+    with _open_record(run, task, resume) as record:
         begun = time.monotonic()
         progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
         seconds = time.monotonic() - begun
         score_own_stage(run, task.stage, record, progress, seconds, display)
-    task.artifact.finish()
+    if processes.first():
+        task.artifact.finish()
+
+
+def _open_record(run: Run, task: StageTask, resume: Checkpoint | None) -> AbstractContextManager[Record | NoRecord]:
+    from peso_cli.tracking.record import NoRecord, open_record
+
+    if not processes.first():
+        return nullcontext(NoRecord())
+    return open_record(
+        run.config.tracker,
+        task.artifact.folder,
+        group="/".join(task.artifact.folder.parts[-5:-1]),
+        name=f"{run.config.method.name} stage {task.stage}",
+        settings=run.composed.plain,
+        keep_bytes=resume.progress["log_position"] if resume else 0,
+    )
 
 
 def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:

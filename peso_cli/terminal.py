@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.segment import Segment
 
+from peso_cli import processes
 from peso_cli.characters import printable
 
 _WIDE = 160
@@ -50,7 +51,15 @@ class _Guard(RenderHook):
 
 def _console(stderr: bool, width: int | None) -> Console:
     """Return a console that takes texts to the letter."""
-    console = Console(stderr=stderr, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console = Console(
+        stderr=stderr,
+        width=width,
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+        quiet=not processes.first(),
+    )
     console.push_render_hook(_Guard())
     return console
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from peso_cli import processes
 from peso_cli.commands.output import print_json
 from peso_cli.commands.train import USERS, figures_on, say_left_out
 from peso_cli.config.compose import Composed
@@ -24,7 +25,7 @@ def evaluate(composed: Composed, as_json: bool) -> None:
     stages = wanted_stages(composed.config.stage, run.dataset)
     asked = {stage: users for stage, users in audiences(run, stages, warn).items() if users.on}
     method = composed.config.method.name
-    with TerminalDisplay() as display:
+    with TerminalDisplay() as display, processes.joined(composed.config.device):
         found = {s: figures.evaluate(run, s, users.on, users.split, display) for s, users in asked.items()}
     if as_json:
         documents = [{"folder": str(run.artifact(s).folder), "method": method, **found[s]} for s in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from peso_cli import processes
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
 from peso_cli.repair import repair as move_damaged_aside
@@ -40,9 +41,10 @@ def train(composed: Composed, as_json: bool, repair: bool = False) -> None:
     own = chosen.protocol == "in_stage" and chosen.on is None
     # Ancestors have been scored on their own users on their way; showing them tells how the method got here.
     asked = audiences(run, range(1, max(stages) + 1) if own else stages, warn)
-    with TerminalDisplay() as display:
-        if repair:
+    with TerminalDisplay() as display, processes.joined(composed.config.device):
+        if repair and processes.first():
             move_damaged_aside(run, max(stages), display)
+        processes.wait()
         ensure(run, stages, display)
         results = {s: evaluate(run, s, users.on, users.split, display) for s, users in asked.items()}
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from peso_cli import processes
 from peso_cli.artifacts import Artifact
 from peso_cli.config.fingerprint import digest
 from peso_cli.config.schema import Config
@@ -18,7 +19,7 @@ from peso_cli.data.raw import RawDataset
 from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.evaluation.protocol import Scored, block_before, user_examples, write_predictions
 from peso_cli.files import write_json
-from peso_cli.tracking.record import Record
+from peso_cli.tracking.record import NoRecord, Record
 
 if TYPE_CHECKING:
     from peso_cli.evaluation.ranking import Ranker
@@ -47,7 +48,7 @@ def _hides(config: Config) -> bool:
 
 
 def score_own_stage(
-    run: Run, stage: int, record: Record, progress: Progress | None, seconds: float, display: Display
+    run: Run, stage: int, record: Record | NoRecord, progress: Progress | None, seconds: float, display: Display
 ) -> None:
     """Score a stage that has just been trained on its own test users; write metrics.json and predictions.parquet."""
     from peso_cli.evaluation.ranking import pick_device
@@ -58,6 +59,8 @@ def score_own_stage(
     artifact, begun = run.artifact(stage), time.monotonic()
     ranker = open_ranker(run.config, run.dataset, run.lineage(stage))
     (scored,) = score(ranker, run.config, run.dataset, [stage], "test", display.bar(f"stage {stage}: scoring"))
+    if not processes.first():
+        return
     write_predictions(artifact.folder / "predictions.parquet", scored)
     metrics = _empty(stage, run.config)
     _add(metrics, scored)
@@ -81,9 +84,10 @@ def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Dis
         RunError: a file of it is damaged.
     """
     artifact = run.require(stage)[-1]
-    metrics = _metrics(run, stage)
-    if all(_known(metrics, run.dataset, s, split) for s in on):
-        return metrics
+    known = _metrics(run, stage)
+    if processes.agreed(all(_known(known, run.dataset, s, split) for s in on)):
+        # Read again, lest another process of this run has read it before somebody added to it.
+        return _metrics(run, stage)
     with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that scores it")):
         return _score_missing(run, stage, on, split, display)
 
@@ -93,12 +97,14 @@ def _score_missing(run: Run, stage: int, on: Sequence[int], split: Split, displa
     from peso_cli.training.stage import open_ranker
 
     metrics = _metrics(run, stage)
-    missing = [s for s in dict.fromkeys(on) if not _known(metrics, run.dataset, s, split)]
+    missing = processes.agreed([s for s in dict.fromkeys(on) if not _known(metrics, run.dataset, s, split)])
     if missing:
         ranker, names = open_ranker(run.config, run.dataset, run.lineage(stage)), ", ".join(map(str, missing))
         for scored in score(ranker, run.config, run.dataset, missing, split, display.bar(f"scoring on stage {names}")):
             _add(metrics, scored)
-        write_json(metrics_path(run.artifact(stage), protocol_of(run.config)), metrics)
+        if processes.first():
+            write_json(metrics_path(run.artifact(stage), protocol_of(run.config)), metrics)
+    processes.wait()
     return metrics
 
 

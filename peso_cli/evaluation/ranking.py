@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from peso_cli import processes
 from peso_cli.backbones.prompts import Prompt
 from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.config.schema import Decoding
@@ -62,6 +63,8 @@ class Ranker:
     ) -> Ranking:
         """Rank for (n) histories of catalog indices, oldest first; equal ones are ranked for once.
 
+        Of several processes each ranks a share, in the batches in which one alone would, and all get the whole.
+
         Args:
             histories: one array per user.
             k: recommendations per user; at most the width of the beam.
@@ -73,15 +76,16 @@ class Ranker:
         """
         check_beams(self._decoding, self._catalog, k)
         distinct, place, users = _distinct(histories)
-        rows = np.full((len(distinct), k), -1, dtype=np.int64)
-        scores = np.full((len(distinct), k), -np.inf, dtype=np.float32)
+        rows = np.zeros((len(distinct), k), dtype=np.int64)
+        scores = np.zeros((len(distinct), k), dtype=np.float32)
         times = np.zeros(len(distinct), dtype=np.int64)
-        for members in self._batches(distinct):
+        for members in processes.share(list(self._batches(distinct))):
             found = self._search.run([self._tokens(distinct[i]) for i in members])
             rows[members] = self._constraint.sid_rows(found.nodes[:, :k])
             scores[members] = found.scores[:, :k].float().cpu().numpy()
             times[members] += 1
-            tick(int((times * users).sum()), len(histories))
+            tick(min(len(histories), processes.count() * int((times * users).sum())), len(histories))
+        rows, scores, times = (processes.total(each) for each in (rows, scores, times))
         if not (times == 1).all():
             raise RunError(f"{int((times != 1).sum())} of {len(distinct)} histories were not scored exactly once")
         return Ranking(rows[place], scores[place])
@@ -91,8 +95,11 @@ class Ranker:
 
     def _batches(self, histories: Sequence[History]) -> Iterator[list[int]]:
         """Yield histories in ascending order of length, as many at once as the device likes and has memory for."""
-        lengths, most = [len(history) for history in histories], self._search.prompts_at_once
-        tokens = self._decoding.batch_tokens or self._search.tokens_in_memory()
+        lengths = [len(history) for history in histories]
+        # What one process has room for is what all go by.
+        most, tokens = processes.agreed(
+            [self._search.prompts_at_once, self._decoding.batch_tokens or self._search.tokens_in_memory()]
+        )
         around = len(self._prompt.head) + len(self._prompt.tail) + self._search.room
         batch: list[int] = []
         for index in np.argsort(lengths, kind="stable").tolist():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from peso_cli import processes
 from peso_cli.backbones.head import head_of
 from peso_cli.methods.gradients import with_gradients, without_dropout
 from peso_cli.training.checkpoints import trainable
@@ -48,6 +49,8 @@ class Teacher:
 def distillation(model: nn.Module, teacher: Teacher, batches: Sequence[Batch], temperature: float) -> Tensor:
     """Return T^2 KL(teacher || model) in nats over the vocabulary, mean over the batches' labels, with a graph.
 
+    With several processes it is this one's part of the mean over the labels of all.
+
     Both distributions are those of logits / T. The factor T^2 keeps the gradients' size about equal at all
     temperatures (Hinton et al. 2015). Dropout is off in both, so that what is measured is how the parameters differ;
     a student with dropout would be pulled even where it equals its teacher. Gradients are taken batch by batch: no
@@ -63,7 +66,7 @@ def distillation(model: nn.Module, teacher: Teacher, batches: Sequence[Batch], t
     with without_dropout(model):
         for batch in batches:
             total += _add_batch(model, teacher, batch, temperature, gradients)
-    labels = max(1, sum(len(batch.at) for batch in batches))
+    labels = max(1, *processes.totals([sum(len(batch.at) for batch in batches)]))
     means = [None if gradient is None else gradient / labels for gradient in gradients.found]
     return with_gradients(total / labels, teacher.parameters, means)
 

@@ -67,12 +67,13 @@ class WatchedModule:
         now: the module's live factors.
         before: the factors whose outputs they are held to.
         scale: the LoRA's scaling.
+        tokens: how many have come by since they were last taken.
     """
 
     now: Pair
     before: Pair
     scale: float
-    _tokens: int = field(default=0, init=False)
+    tokens: int = field(default=0, init=False)
     _sums: Sums = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,12 +86,12 @@ class WatchedModule:
         read = inputs[0].detach().flatten(0, -2)
         for total, part in zip(self._sums, output_kl(read, self.now, self.before, self.scale), strict=True):
             total += part
-        self._tokens += len(read)
+        self.tokens += len(read)
 
-    def take(self) -> Sums:
-        """Return the means over the tokens since the last call; zeros where there were none."""
-        total, of_a, of_b = (part / max(1, self._tokens) for part in self._sums)
-        self._tokens, self._sums = 0, _zeros(self.now)
+    def take(self, tokens: float) -> Sums:
+        """Return what has been added up since the last call, divided by a number of tokens if that isn't zero."""
+        total, of_a, of_b = (part / max(1, tokens) for part in self._sums)
+        self.tokens, self._sums = 0, _zeros(self.now)
         return total, of_a, of_b
 
 

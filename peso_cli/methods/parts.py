@@ -107,7 +107,7 @@ class Step:
     """The optimiser step that a penalty is asked for.
 
     Attributes:
-        batches: the batches that the step's cross-entropy was taken over.
+        batches: the batches that the step's cross-entropy was taken over, in this process.
         progress: share of the stage's planned steps already done, from 0 to 1.
     """
 
@@ -123,10 +123,13 @@ class Penalty:
         value: returns strength x penalty as a scalar with a graph, at each optimiser step, after the cross-entropy's
             backward pass.
         state: tensors that the same regularizer is handed when the next stage begins.
+        of_data: whether it is a mean over the step's data. Of several processes each then gives its own batches' part
+            of the mean over those of all.
     """
 
     value: Callable[[Step], Tensor]
     state: State = field(default_factory=dict)
+    of_data: bool = False
 
 
 class Regularizer(Protocol):

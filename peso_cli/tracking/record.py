@@ -56,6 +56,21 @@ class Record:
         self.close(failed=kind is not None)
 
 
+class NoRecord:
+    """What the processes of a run beside the first one tell their measurements to, which are the same."""
+
+    position = 0
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """Leave it to the first process."""
+
+    def result(self, stage: int, values: Mapping[str, float]) -> None:
+        """Leave it to the first process."""
+
+    def samples(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Leave it to the first process."""
+
+
 def open_record(
     config: TrackerChoice,
     folder: Path,

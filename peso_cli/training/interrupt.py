@@ -7,11 +7,17 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from peso_cli import processes
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """While open, SIGINT and SIGTERM only set `requested`; a second one interrupts at once."""
+    """While open, SIGINT and SIGTERM only set `requested`; a second one interrupts at once.
+
+    Of several processes each gets what the terminal sends and once more what their launcher passes on; it is the
+    launcher that then ends those which take too long.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -30,6 +36,6 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and processes.count() == 1:
             raise KeyboardInterrupt
         self.requested = True

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from peso_cli import processes
 from peso_cli.config.schema import Trainer
 from peso_cli.errors import RunError
 from peso_cli.methods.parts import Penalty, Step
@@ -21,7 +22,8 @@ from peso_cli.training import checkpoints
 from peso_cli.training.checkpoints import Checkpoint, State
 from peso_cli.training.interrupt import StopSignal
 from peso_cli.training.packing import Packer, Plan
-from peso_cli.training.steps import add_penalty, label_loss
+from peso_cli.training.sharding import keep_pace
+from peso_cli.training.steps import add_penalty, add_up_gradients, label_loss
 
 
 class Log(Protocol):
@@ -46,6 +48,7 @@ class Job:
         epochs: most epochs of this stage.
         learning_rate: peak learning rate of this stage.
         seed: one seed per stage and run; order and dropout follow from it and the step's number alone.
+        sharded: whether other processes need this one's part of the weights in each of their passes.
         checkpoint: where an unfinished stage is kept.
         resume: what was found there, or None to begin anew.
         tick: called with (steps done, steps planned, note) for a progress display.
@@ -59,6 +62,7 @@ class Job:
     epochs: int
     learning_rate: float
     seed: int
+    sharded: bool
     checkpoint: Path
     resume: Checkpoint | None
     log: Log
@@ -117,7 +121,9 @@ class _Run:
         self.best = checkpoint.parts["best"]
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; of several processes the first one does."""
+        if not processes.first():
+            return
         self.progress.log_position = self.job.log.position
         parts: dict[str, State] = {
             "model": checkpoints.copy_state(self.job.model),
@@ -132,26 +138,43 @@ class _Run:
         plan = self.job.train.plan((self.job.seed, self.progress.epoch))
         groups = [plan[i : i + self.trainer.accumulation] for i in range(0, len(plan), self.trainer.accumulation)]
         for group in groups[self.progress.step_in_epoch :]:
-            self.step(group)
-            if stop.requested or time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
+            self._step_or_save(group)
+            (asked,) = processes.totals([stop.requested])
+            if asked or time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
                 self.save()
-            if stop.requested:
+            if asked:
                 raise KeyboardInterrupt
         self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
         self.validate()
         self.save()
 
+    def _step_or_save(self, group: Plan) -> None:
+        try:
+            self.step(group)
+        except processes.LostProcessError:
+            # The step wasn't taken: what is here still is the state after the one before.
+            self.save()
+            raise
+
     def step(self, group: Plan) -> None:
-        """Take one optimiser step over a group of batches, its loss the weighted mean over all their label tokens."""
+        """Take one optimiser step over a group of batches, its loss the weighted mean over all their label tokens.
+
+        Of several processes each takes its share of every batch, and all take the same step.
+        """
         job, progress = self.job, self.progress
         job.model.train()
         _seed_step(job.seed, progress.step)
-        batches, loss = [job.train.batch(members) for members in group], 0.0
-        mass = sum(batch.mass for batch in batches)
+        batches = [job.train.batch(own) for members in group if (own := processes.share(members))]
+        loss, (mass,) = 0.0, processes.totals([sum(batch.mass for batch in batches)])
         for batch in batches:
             part = label_loss(job.model, batch, self.trainer.temperature) / mass
             job.accelerator.backward(part)
             loss += float(part.detach())
+        if job.sharded:
+            spare = job.train.batch(group[0][:1])
+            keep_pace(job.model, spare, len(group) - len(batches), backward=True)
+        (loss,) = processes.totals([loss])
+        add_up_gradients(self.parameters)
         step = Step(batches, progress.step / self.steps)
         pull = add_penalty(job.penalty, self.parameters, step) if job.penalty else None
         size = float(job.accelerator.clip_grad_norm_(self.parameters, self.trainer.clip_norm))
@@ -179,7 +202,7 @@ class _Run:
     def validate(self) -> None:
         """Take the validation cross-entropy (without the penalty, so that methods compare); remember the best state."""
         progress, sums = self.progress, self.progress.sums
-        loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature)
+        loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature, self.job.sharded)
         if not math.isfinite(loss):
             raise RunError(f"epoch {progress.epoch}: the validation loss is {loss}. Lower trainer.learning_rate")
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
@@ -232,17 +255,25 @@ def rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 @torch.no_grad()
-def validation_loss(model: nn.Module, packer: Packer, temperature: float) -> float:
+def validation_loss(model: nn.Module, packer: Packer, temperature: float, sharded: bool = False) -> float:
     """Return the mean cross-entropy per label token over all examples of a packer, dropout off."""
     model.eval()
-    total, labels = 0.0, 0
-    for members in packer.plan(None):
-        batch = packer.batch(members)
-        total += float(label_loss(model, batch, temperature))
-        labels += len(batch.labels)
-    return total / labels
+    plan = packer.plan(None)
+    losses, labels = [0.0] * len(plan), [0.0] * len(plan)
+    own = processes.share(range(len(plan)))
+    for place in own:
+        batch = packer.batch(plan[place])
+        losses[place], labels[place] = float(label_loss(model, batch, temperature)), len(batch.labels)
+    if sharded:
+        keep_pace(model, packer.batch(plan[0]), math.ceil(len(plan) / processes.count()) - len(own), backward=False)
+    # Added up batch by batch in any case, so that the number of processes doesn't show in the sum.
+    return sum(processes.totals(losses)) / sum(processes.totals(labels))
 
 
 def _seed_step(seed: int, step: int) -> None:
-    """Seed dropout from the step's number alone, so that a resumed run draws what it would have drawn."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
+    """Seed dropout from the step's number alone, so that a resumed run draws what it would have drawn.
+
+    Of several processes each draws for itself.
+    """
+    of_process = [processes.rank()] if processes.rank() else []
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, *of_process]).generate_state(1, np.uint64)[0]))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from peso_cli import processes
 from peso_cli.artifacts import Artifact
 from peso_cli.backbones.build import build_backbone
 from peso_cli.backbones.loading import load_for_inference, load_weights, lora_arguments
@@ -20,14 +21,14 @@ from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
 from peso_cli.methods.lora import lora_factors, own_factors
 from peso_cli.methods.parts import Adapter, AdapterStart, Memory, Penalty, Regularizer, RegularizerStart
-from peso_cli.tracking.record import Record
 from peso_cli.training.checkpoints import Checkpoint
 from peso_cli.training.estimate import describe
 from peso_cli.training.layouts import Batch, Layout, Packed, Padded
-from peso_cli.training.loop import Job, Progress, train
+from peso_cli.training.loop import Job, Log, Progress, train
 from peso_cli.training.memory import begin_peak
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import Sequences, one_by_one, shared
+from peso_cli.training.sharding import shard_frozen
 
 Tick = Callable[[int, int, str], None]
 
@@ -59,7 +60,7 @@ class StageTask:
 
 
 def train_stage(
-    task: StageTask, record: Record, resume: Checkpoint | None, tick: Tick, say: Callable[[str], None]
+    task: StageTask, record: Log, resume: Checkpoint | None, tick: Tick, say: Callable[[str], None]
 ) -> Progress | None:
     """Train one stage and write what it learnt into its artifact; None where the adapter doesn't train.
 
@@ -74,10 +75,24 @@ def train_stage(
     model, penalty = begun.model, _begin_penalty(task, begun)
     job = _job(task, model, penalty, begun.data, record, resume, tick)
     say(f"stage {task.stage}: {describe(job.train, model)}")
+    _distribute(job)
     progress = train(job)
-    task.adapter.save(model, task.artifact.folder)
-    task.artifact.write_state(adapter=task.adapter.state(model), regularizer=penalty.state if penalty else {})
+    if processes.first():
+        task.adapter.save(model, task.artifact.folder)
+        task.artifact.write_state(adapter=task.adapter.state(model), regularizer=penalty.state if penalty else {})
+    processes.wait()
     return progress
+
+
+def _distribute(job: Job) -> None:
+    """Let all processes begin with the numbers of the first one, and keep what they are told to share."""
+    processes.copy_first([*job.model.parameters(), *job.model.buffers()])
+    if job.sharded and processes.count() == 1:
+        raise InputError("trainer.shard=frozen: needs several processes, as torchrun -m peso_cli train starts them")
+    if job.sharded and job.penalty and job.penalty.of_data:
+        raise InputError("trainer.shard=frozen: the regularizer looks at data itself; give trainer.shard=none")
+    if job.sharded:
+        shard_frozen(job.model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +149,7 @@ def _job(
     model: nn.Module,
     penalty: Penalty | None,
     data: StageData,
-    record: Record,
+    record: Log,
     resume: Checkpoint | None,
     tick: Tick,
 ) -> Job:
@@ -152,6 +167,7 @@ def _job(
         epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
         learning_rate=trainer.learning_rate * scale,
         seed=stage_seed(task.config.seed, task.stage),
+        sharded=trainer.shard == "frozen",
         checkpoint=task.artifact.checkpoint,
         resume=resume,
         log=record,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from peso_cli import processes
 from peso_cli.backbones.attention import decoder_states
 from peso_cli.backbones.head import summed_cross_entropy
 from peso_cli.methods.parts import Penalty, Step
@@ -43,6 +44,12 @@ def norm(tensors: Iterable[Tensor | None]) -> float:
     return float(torch.linalg.vector_norm(torch.stack(list(each))))
 
 
+def add_up_gradients(parameters: Sequence[Tensor]) -> None:
+    """Give parameters the sum of their gradients over all processes."""
+    for parameter, gradient in zip(parameters, processes.summed([p.grad for p in parameters], parameters), strict=True):
+        parameter.grad = gradient
+
+
 @dataclass(frozen=True)
 class Pull:
     """How hard the penalty pulls: its value (strength included) and both gradients' norms over all that trains."""
@@ -66,12 +73,24 @@ def add_penalty(penalty: Penalty, parameters: Sequence[Tensor], step: Step) -> P
     The two are kept apart until here so that users see whether their regularizer does anything. The cross-entropy's is
     measured over all parameters: those that a penalty pulls at may, as A beside a fresh B, have none of it at first.
     """
-    value = penalty.value(step)
-    found = torch.autograd.grad(value, parameters, allow_unused=True)
+    value, found = _of_all_processes(penalty, parameters, step)
     held = [(p, gradient) for p, gradient in zip(parameters, found, strict=True) if gradient is not None]
-    pull = Pull(float(value.detach()), norm(gradient for _, gradient in held), norm(p.grad for p in parameters))
+    pull = Pull(value, norm(gradient for _, gradient in held), norm(p.grad for p in parameters))
     before = [torch.zeros_like(p) if p.grad is None else p.grad for p, _ in held]
     torch._foreach_add_(before, [gradient for _, gradient in held])
     for (parameter, _), gradient in zip(held, before, strict=True):
         parameter.grad = gradient
     return pull
+
+
+def _of_all_processes(
+    penalty: Penalty, parameters: Sequence[Tensor], step: Step
+) -> tuple[float, Sequence[Tensor | None]]:
+    """Return a penalty's value and gradients, the same in all processes to the last bit."""
+    value = penalty.value(step)
+    found = torch.autograd.grad(value, parameters, allow_unused=True)
+    if processes.count() == 1:
+        return float(value.detach()), found
+    share = 1.0 if penalty.of_data else 1 / processes.count()
+    (whole,) = processes.totals([share * float(value.detach())])
+    return whole, processes.summed([None if g is None else share * g for g in found], parameters)

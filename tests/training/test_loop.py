@@ -104,6 +104,7 @@ def job_of(
         epochs=trainer.epochs,
         learning_rate=trainer.learning_rate,
         seed=seed,
+        sharded=False,
         checkpoint=path / "checkpoint.safetensors",
         resume=resume,
         log=log or Log(),

@@ -45,4 +45,4 @@ class Distill:
             weight = self.strength * scheduled(self.schedule, step.progress)
             return weight * distillation(start.model, teacher, step.batches, self.temperature)
 
-        return Penalty(penalty)
+        return Penalty(penalty, of_data=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic.dataclasses import dataclass
 
+from peso_cli import processes
 from peso_cli.methods.parts import STRICT, Penalty, RegularizerStart, Step
 from peso_cli.methods.settings import Reduction, Schedule, Strength, reduced, scheduled
 
@@ -20,7 +21,8 @@ class OutputKL:
     x is what the module reads in the training passes of the step, a constant: the penalty pulls at the module's own
     factors, not at those before it. The outputs carry the LoRA's scaling; A' and B' are the factors that the stage
     before left, or the present ones where none did. Of factors stacked upon those of other stages just the stage's own
-    are held. A token that several examples share is read once and counts once; where rows are padded, padding counts.
+    are held. A token that several examples share is read once and counts once (in each of several processes); where
+    rows are padded, padding counts.
 
     Attributes:
         strength: times the mean over the tokens of the step.
@@ -49,8 +51,9 @@ class OutputKL:
 
         def penalty(step: Step) -> Tensor:
             weight = strength * scheduled(self.schedule, step.progress)
-            means = [module.take() for module in watched]
+            counts = processes.totals([module.tokens for module in watched])
+            means = [module.take(tokens) for module, tokens in zip(watched, counts, strict=True)]
             value = torch.stack([mean for mean, _, _ in means]).sum()
             return with_gradients(weight * value, members, [weight * g for _, *pair in means for g in pair])
 
-        return Penalty(penalty)
+        return Penalty(penalty, of_data=True)
