@@ -40,6 +40,7 @@ STATE_FILE = "state.safetensors"
 """Where in an artifact its method keeps what only the stages to come need, by part."""
 
 _MARK = "DONE"
+_DIVERGED = "DIVERGED"
 _LEARNT = (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE)
 _CHECKED = (*_LEARNT, "config.yaml", "lineage.json", "predictions.parquet", "log.jsonl")
 
@@ -64,6 +65,11 @@ class Artifact:
     def begun(self) -> bool:
         """Whether a stage has begun here, finished or not."""
         return (self.folder / "lineage.json").is_file()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training stopped here because it met numbers that aren't finite."""
+        return (self.folder / _DIVERGED).is_file()
 
     @property
     def adapter(self) -> Path | None:
@@ -182,6 +188,23 @@ class Artifact:
         figures = own_figures(self.metrics())
         write_json(self.folder / _MARK, sealed({"format": FORMAT, "files": files, "figures": figures}))
         self.checkpoint.unlink(missing_ok=True)
+
+    def mark_diverged(self, why: str, known: Mapping[str, float | str]) -> None:
+        """Mark the unfinished artifact as one that goes no further: why, and what is known of it."""
+        write_json(self.folder / _DIVERGED, {"format": FORMAT, "why": why, **known})
+
+    def refuse_diverged(self) -> None:
+        """Check that the stage hasn't diverged already: the same settings lead there again.
+
+        Raises:
+            RunError: it has; says where, and how to try again.
+        """
+        if self.diverged:
+            why = self.document(_DIVERGED).get("why", "nothing more is known")
+            raise RunError(
+                f"{self.folder}: diverged when it was last trained, and would again; {why}; to try all the same, "
+                f"remove {self.folder / _DIVERGED} (it goes on from the last good state), or {_MEND}"
+            )
 
     def verify(self, fingerprint: str) -> None:
         """Check that a finished artifact is what its place and its mark promise.

@@ -17,7 +17,7 @@ from peso_cli.config.fingerprint import base_settings, digest, later_settings
 from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
-from peso_cli.errors import InputError
+from peso_cli.errors import DivergedError, InputError, RunError
 from peso_cli.files import blaming
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
@@ -238,13 +238,14 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 
     Raises:
         InputError: what has begun there is of other settings or data.
-        RunError: what has begun there is damaged.
+        RunError: what has begun there is damaged, or has diverged.
     """
     from peso_cli.training.checkpoints import load_checkpoint
 
     artifact, fingerprint = run.artifact(stage), run.fingerprint(stage)
     if artifact.begun:
         artifact.match(fingerprint)
+        artifact.refuse_diverged()
     found = load_checkpoint(artifact.checkpoint, fingerprint)
     if found:
         artifact.check_log(found.progress["log_position"])
@@ -267,7 +268,12 @@ def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, displ
         keep_bytes=keep,
     ) as record:
         begun = time.monotonic()
-        progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
+        try:
+            progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
+        except DivergedError as error:
+            record.diverged(error.known)
+            task.artifact.mark_diverged(str(error), error.known)
+            raise RunError(f"{task.artifact.folder}: {error}") from None
         seconds = time.monotonic() - begun
         score_own_stage(run, task.stage, record, progress, seconds, display)
     task.artifact.finish()

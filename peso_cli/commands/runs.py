@@ -52,5 +52,5 @@ def _row(artifact: Artifact) -> tuple[dict[str, Any], Figures] | None:
     except RunError as error:
         ERR.print(f"left out: {error}", markup=False)
         return None
-    state = "finished" if artifact.finished else "unfinished"
+    state = "finished" if artifact.finished else "diverged" if artifact.diverged else "unfinished"
     return {**asdict(place), "folder": str(artifact.folder), "state": state}, own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def copy_state(model: nn.Module) -> State:
     """Return a copy of what trains, on the CPU."""
     return {name: p.detach().to("cpu", copy=True) for name, p in trainable(model).items()}
+
+
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether all numbers of some tensors are finite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 @torch.no_grad()
