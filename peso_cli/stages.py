@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from peso_cli.training.stage import StageTask
 
 
+FINGERPRINT = 1
+"""Version of what a fingerprint is made of. Whatever changes it makes strangers of all stages there are."""
+
 _DIGITS = 10
 """Numbers of stages have fewer."""
 
@@ -56,6 +59,7 @@ class Run:
     composed: Composed
     dataset: Dataset
     _verified: set[int] = field(default_factory=set, repr=False)
+    _fingerprints: list[str] = field(default_factory=list, repr=False)
 
     @property
     def config(self) -> Config:
@@ -100,11 +104,18 @@ class Run:
 
     def fingerprint(self, stage: int) -> str:
         """Return the digest of everything that shapes a stage: settings, seed, data, and the stage before it."""
+        # Each holds the one before it: from the first one on, however many there are.
+        while len(self._fingerprints) < stage:
+            self._fingerprints.append(self._shape(1 + len(self._fingerprints)))
+        return self._fingerprints[stage - 1]
+
+    def _shape(self, stage: int) -> str:
+        """Return the fingerprint of the first stage that has none yet."""
         data = {str(s): self.dataset.block(s).digest for s in {stage, *self.parts(stage)[2].stages(stage)}}
         settings = self._base_digest if stage == 1 else self._later_digest
-        parent = self.fingerprint(stage - 1) if stage > 1 else None
+        parent = self._fingerprints[-1] if stage > 1 else None
         catalog = self.dataset.catalog_at(stage).digest
-        return digest([FORMAT, settings, self.config.seed, stage, catalog, data, parent])
+        return digest([FINGERPRINT, settings, self.config.seed, stage, catalog, data, parent])
 
     def verify(self, stage: int) -> None:
         """Check, once per run of the program, that a finished stage is what its place and its checksums promise.

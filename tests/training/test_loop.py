@@ -470,8 +470,9 @@ def test_a_penalty_as_strong_as_no_number_is_refused_at_the_first_step(tmp_path)
 
 
 @pytest.mark.parametrize("build", [full_model, lora_model])
-def test_a_learning_rate_beyond_all_numbers_never_gets_into_a_checkpoint(tmp_path, build):
-    job = job_of(build(), tmp_path, learning_rate=1e300, accumulation=1, checkpoint_minutes=0.0)
+def test_weights_that_a_step_has_taken_beyond_all_numbers_never_get_into_a_checkpoint(tmp_path, build):
+    beyond = {"weight_decay": 1e300, "accumulation": 1, "checkpoint_minutes": 0.0}
+    job = job_of(build(), tmp_path, **beyond)
     before = copy_state(job.model)
     error = broken_off(job)
     assert error.known["step"] == 2
@@ -479,18 +480,18 @@ def test_a_learning_rate_beyond_all_numbers_never_gets_into_a_checkpoint(tmp_pat
     assert not all(torch.isfinite(t).all() for t in copy_state(job.model).values())
     # What was kept before such a step stays.
     kept = Checkpoint(
-        {"model": before, "best": before}, asdict(Progress(history=[{"epoch": 0, "validation_loss": 9.0}]))
+        {"model": before, "best": copy_state(build())}, asdict(Progress(history=[{"epoch": 0, "validation_loss": 9.0}]))
     )
     checkpoints.save_checkpoint(job.checkpoint, kept)
     whole = job.checkpoint.read_bytes()
-    broken_off(job_of(build(), tmp_path, learning_rate=1e300, accumulation=1, resume=kept))
+    broken_off(job_of(build(), tmp_path, resume=kept, **beyond))
     assert job.checkpoint.read_bytes() == whole
 
 
 def test_weights_that_are_not_finite_are_noticed_before_any_training(tmp_path):
     model = full_model()
     with torch.no_grad():
-        next(model.parameters())[0] = math.nan
+        model.model.norm.weight[0] = math.nan
     error = broken_off(job_of(model, tmp_path))
     assert str(error).startswith(
         "before any training the validation loss is nan. The weights that the stage begins from"
