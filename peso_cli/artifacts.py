@@ -238,19 +238,39 @@ class Artifact:
         mark = self.document(_MARK)
         if not is_whole(mark):
             raise RunError(f"{self.folder / _MARK}: is damaged; {_MEND}")
-        if mark["format"] != FORMAT:
-            raise InputError(
-                f"{self.folder / _MARK}: is of format {mark['format']}, this version of peso has format {FORMAT}; "
-                "use the version that made it (see lineage.json), or give another output="
-            )
+        self._check_format(_MARK, mark["format"])
         return mark
+
+    def check_format(self) -> None:
+        """Check that what has begun here has the layout that this version of peso reads.
+
+        Raises:
+            InputError: it has another; says what to do.
+            RunError: lineage.json is missing or damaged.
+        """
+        self._check_format("lineage.json", self.lineage().get("format", FORMAT))
+
+    def _check_format(self, name: str, found: object) -> None:
+        if found != FORMAT:
+            raise InputError(
+                f"{self.folder / name}: is of format {found}, this version of peso ({version('peso')}) has format "
+                f"{FORMAT}; use the version that made it ({self._made_by()}), or give another output="
+            )
+
+    def _made_by(self) -> str:
+        try:
+            versions = self.lineage().get("versions")
+        except RunError:
+            versions = None
+        return f"peso {versions['peso']}" if isinstance(versions, dict) and "peso" in versions else "it isn't recorded"
 
     def match(self, fingerprint: str) -> None:
         """Check that what has begun here is the stage that is asked for.
 
         Raises:
-            InputError: it has another fingerprint.
+            InputError: it has another fingerprint, or is of another version.
         """
+        self.check_format()
         if self.lineage().get("fingerprint") != fingerprint:
             raise InputError(
                 f"{self.folder}: was made from other settings or other data (see its config.yaml and lineage.json); "

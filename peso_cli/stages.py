@@ -19,6 +19,7 @@ from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import DivergedError, InputError, RunError
 from peso_cli.files import blaming
+from peso_cli.lookalikes import lookalike
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.methods.memories.current import Current
@@ -139,9 +140,10 @@ class Run:
         for number, artifact in enumerate(lineage, start=1):
             if not artifact.finished:
                 command = shlex.join(["peso", "train", *self.composed.arguments(stage)])
+                beside = lookalike(artifact, self.config, self.contents)
                 raise InputError(
                     f"stage {number} of {self.config.method.name} isn't trained with these settings "
-                    f"(looked in {artifact.folder}); first run: {command}"
+                    f"(looked in {artifact.folder}){beside}; first run: {command}"
                 )
             self.verify(number)
         return lineage

@@ -123,7 +123,7 @@ def _load(part: str, source: Source, auto: Any, folder: str, **how: Any) -> Any:
 
 @torch.no_grad()
 def _check_causal(model: PreTrainedModel, name: str) -> None:
-    """Refuse a broken model, one that looks ahead, or whose logits are not just its head's: stages use decoder and head alone."""
+    """Refuse a broken model, one that looks ahead, or one whose logits aren't just its head's, which is all we use."""
     tokens, others = torch.tensor([[0, 1]]), torch.tensor([[0, 2]])
     logits = model(input_ids=tokens).logits
     if not torch.isfinite(logits).all():
