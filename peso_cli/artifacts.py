@@ -41,6 +41,7 @@ STATE_FILE = "state.safetensors"
 """Where in an artifact its method keeps what only the stages to come need, by part."""
 
 _MARK = "DONE"
+_DIVERGED = "DIVERGED"
 _LEARNT = (ADAPTER_FOLDER, WEIGHTS_FOLDER, STATE_FILE)
 _CHECKED = (*_LEARNT, "config.yaml", "lineage.json", "predictions.parquet", "log.jsonl")
 
@@ -65,6 +66,11 @@ class Artifact:
     def begun(self) -> bool:
         """Whether a stage has begun here, finished or not."""
         return (self.folder / "lineage.json").is_file()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training stopped here because it met numbers that aren't finite."""
+        return (self.folder / _DIVERGED).is_file()
 
     @property
     def adapter(self) -> Path | None:
@@ -189,6 +195,23 @@ class Artifact:
         write_json(self.folder / _MARK, sealed({"format": FORMAT, "files": files, "figures": figures}))
         self.checkpoint.unlink(missing_ok=True)
 
+    def mark_diverged(self, why: str, known: Mapping[str, float | str]) -> None:
+        """Mark the unfinished artifact as one that goes no further: why, and what is known of it."""
+        write_json(self.folder / _DIVERGED, {"format": FORMAT, "why": why, **known})
+
+    def refuse_diverged(self) -> None:
+        """Check that the stage hasn't diverged already: the same settings lead there again.
+
+        Raises:
+            RunError: it has; says where, and how to try again.
+        """
+        if self.diverged:
+            why = self.document(_DIVERGED).get("why", "nothing more is known")
+            raise RunError(
+                f"{self.folder}: diverged when it was last trained, and would again; {why}; to try all the same, "
+                f"remove {self.folder / _DIVERGED} (it goes on from the last good state), or {_MEND}"
+            )
+
     def verify(self, fingerprint: str) -> None:
         """Check that a finished artifact is what its place and its mark promise.
 
@@ -221,19 +244,39 @@ class Artifact:
         mark = self.document(_MARK)
         if not is_whole(mark):
             raise RunError(f"{self.folder / _MARK}: is damaged; {_MEND}")
-        if mark["format"] != FORMAT:
-            raise InputError(
-                f"{self.folder / _MARK}: is of format {mark['format']}, this version of peso has format {FORMAT}; "
-                "use the version that made it (see lineage.json), or give another output="
-            )
+        self._check_format(_MARK, mark["format"])
         return mark
+
+    def check_format(self) -> None:
+        """Check that what has begun here has the layout that this version of peso reads.
+
+        Raises:
+            InputError: it has another; says what to do.
+            RunError: lineage.json is missing or damaged.
+        """
+        self._check_format("lineage.json", self.lineage().get("format", FORMAT))
+
+    def _check_format(self, name: str, found: object) -> None:
+        if found != FORMAT:
+            raise InputError(
+                f"{self.folder / name}: is of format {found}, this version of peso ({version('peso')}) has format "
+                f"{FORMAT}; use the version that made it ({self._made_by()}), or give another output="
+            )
+
+    def _made_by(self) -> str:
+        try:
+            versions = self.lineage().get("versions")
+        except RunError:
+            versions = None
+        return f"peso {versions['peso']}" if isinstance(versions, dict) and "peso" in versions else "it isn't recorded"
 
     def match(self, fingerprint: str) -> None:
         """Check that what has begun here is the stage that is asked for.
 
         Raises:
-            InputError: it has another fingerprint.
+            InputError: it has another fingerprint, or is of another version.
         """
+        self.check_format()
         if self.lineage().get("fingerprint") != fingerprint:
             raise InputError(
                 f"{self.folder}: was made from other settings or other data (see its config.yaml and lineage.json); "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from peso_cli.characters import one_line
 
@@ -36,6 +36,18 @@ class RunError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(one_line(message))
+
+
+class DivergedError(RunError):
+    """Training met a number that is not finite; no step was taken with it.
+
+    Attributes:
+        known: what is known of it, by name: `step`, `what`, and the numbers; those that aren't finite as texts.
+    """
+
+    def __init__(self, message: str, known: Mapping[str, float | str]) -> None:
+        super().__init__(message)
+        self.known = dict(known)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

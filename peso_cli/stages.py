@@ -19,8 +19,9 @@ from peso_cli.config.fingerprint import base_settings, digest, later_settings
 from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
-from peso_cli.errors import InputError
+from peso_cli.errors import DivergedError, InputError, RunError
 from peso_cli.files import blaming
+from peso_cli.lookalikes import lookalike
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.methods.memories.current import Current
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from peso_cli.training.checkpoints import Checkpoint
     from peso_cli.training.stage import StageTask
 
+
+FINGERPRINT = 1
+"""Version of what a fingerprint is made of. Whatever changes it makes strangers of all stages there are."""
 
 _DIGITS = 10
 """Numbers of stages have fewer."""
@@ -59,6 +63,7 @@ class Run:
     composed: Composed
     dataset: Dataset
     _verified: set[int] = field(default_factory=set, repr=False)
+    _fingerprints: list[str] = field(default_factory=list, repr=False)
 
     @property
     def config(self) -> Config:
@@ -103,11 +108,18 @@ class Run:
 
     def fingerprint(self, stage: int) -> str:
         """Return the digest of everything that shapes a stage: settings, seed, data, and the stage before it."""
+        # Each holds the one before it: from the first one on, however many there are.
+        while len(self._fingerprints) < stage:
+            self._fingerprints.append(self._shape(1 + len(self._fingerprints)))
+        return self._fingerprints[stage - 1]
+
+    def _shape(self, stage: int) -> str:
+        """Return the fingerprint of the first stage that has none yet."""
         data = {str(s): self.dataset.block(s).digest for s in {stage, *self.parts(stage)[2].stages(stage)}}
         settings = self._base_digest if stage == 1 else self._later_digest
-        parent = self.fingerprint(stage - 1) if stage > 1 else None
+        parent = self._fingerprints[-1] if stage > 1 else None
         catalog = self.dataset.catalog_at(stage).digest
-        return digest([FORMAT, settings, self.config.seed, stage, catalog, data, parent])
+        return digest([FINGERPRINT, settings, self.config.seed, stage, catalog, data, parent])
 
     def verify(self, stage: int) -> None:
         """Check, once per run of the program, that a finished stage is what its place and its checksums promise.
@@ -131,9 +143,10 @@ class Run:
         for number, artifact in enumerate(lineage, start=1):
             if not artifact.finished:
                 command = shlex.join(["peso", "train", *self.composed.arguments(stage)])
+                beside = lookalike(artifact, self.config, self.contents)
                 raise InputError(
                     f"stage {number} of {self.config.method.name} isn't trained with these settings "
-                    f"(looked in {artifact.folder}); first run: {command}"
+                    f"(looked in {artifact.folder}){beside}; first run: {command}"
                 )
             self.verify(number)
         return lineage
@@ -243,13 +256,14 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 
     Raises:
         InputError: what has begun there is of other settings or data.
-        RunError: what has begun there is damaged.
+        RunError: what has begun there is damaged, or has diverged.
     """
     from peso_cli.training.checkpoints import load_checkpoint
 
     artifact, fingerprint = run.artifact(stage), run.fingerprint(stage)
     if artifact.begun:
         artifact.match(fingerprint)
+        artifact.refuse_diverged()
     found = load_checkpoint(artifact.checkpoint, fingerprint)
     if found:
         artifact.check_log(found.progress["log_position"])
@@ -262,7 +276,13 @@ def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, displ
 
     with _open_record(run, task, resume) as record:
         begun = time.monotonic()
-        progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
+        try:
+            progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
+        except DivergedError as error:
+            record.diverged(error.known)
+            if processes.first():
+                task.artifact.mark_diverged(str(error), error.known)
+            raise RunError(f"{task.artifact.folder}: {error}") from None
         seconds = time.monotonic() - begun
         score_own_stage(run, task.stage, record, progress, seconds, display)
     if processes.first():

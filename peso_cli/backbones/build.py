@@ -123,9 +123,11 @@ def _load(part: str, source: Source, auto: Any, folder: str, **how: Any) -> Any:
 
 @torch.no_grad()
 def _check_causal(model: PreTrainedModel, name: str) -> None:
-    """Refuse a model that looks ahead, or whose logits are not just its head's: stages use decoder and head alone."""
+    """Refuse a broken model, one that looks ahead, or one whose logits aren't just its head's, which is all we use."""
     tokens, others = torch.tensor([[0, 1]]), torch.tensor([[0, 2]])
     logits = model(input_ids=tokens).logits
+    if not torch.isfinite(logits).all():
+        raise InputError(f"backbone.model={name}: its logits are not finite numbers; give a model with whole weights")
     if not torch.allclose(logits[:, 0], model(input_ids=others).logits[:, 0]):
         raise InputError(f"backbone.model={name}: looks at later tokens; give a causal language model")
     head: nn.Module = model.get_output_embeddings()  # type: ignore[no-untyped-call]

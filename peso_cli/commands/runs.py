@@ -47,10 +47,11 @@ def runs(output: Path, as_json: bool) -> None:
 def _row(artifact: Artifact) -> tuple[dict[str, Any], Figures] | None:
     """Return what identifies a stage, and its summary on its own test users: none while it is unfinished."""
     try:
+        artifact.check_format()
         place = place_of(artifact)
         own = own_figures(artifact.metrics(), artifact, place.stage) if artifact.finished else {}
-    except RunError as error:
+    except (RunError, InputError) as error:
         ERR.print(f"left out: {error}", markup=False)
         return None
-    state = "finished" if artifact.finished else "unfinished"
+    state = "finished" if artifact.finished else "diverged" if artifact.diverged else "unfinished"
     return {**asdict(place), "folder": str(artifact.folder), "state": state}, own

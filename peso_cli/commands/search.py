@@ -16,7 +16,7 @@ from peso_cli.errors import RunError
 from peso_cli.evaluation.audiences import audiences
 from peso_cli.files import write_json
 from peso_cli.stages import Display
-from peso_cli.sweeps.ledger import FOLDER, Ledger, open_ledger
+from peso_cli.sweeps.ledger import FOLDER, FORMAT, Ledger, open_ledger
 from peso_cli.sweeps.plan import Job
 from peso_cli.sweeps.searches.optuna import Optuna
 from peso_cli.sweeps.searches.outcome import outcome
@@ -58,6 +58,7 @@ class _Search:
     def document(self, display: Display) -> dict[str, Any]:
         """Return what search.json says: what the record holds, and what is chosen."""
         return {
+            "format": FORMAT,
             "folder": str(self.folder),
             "objectives": list(self.search.objectives),
             "trials": self.search.trials,

@@ -14,4 +14,6 @@ Natural = Annotated[int, Field(strict=True, ge=0)]
 Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(strict=True, gt=0.0, le=1e9)]
+"""A learning rate or a factor on one; its bound keeps their products inside float32."""
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

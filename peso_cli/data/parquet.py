@@ -22,7 +22,8 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     document = read_object(path)
     if document.get("format") != FORMAT:
-        raise InputError(f"{path}: has format {document.get('format')!r}; this version of peso reads {FORMAT}")
+        found = document.get("format")
+        raise InputError(f"{path}: has format {found!r}, this version of peso reads {FORMAT}; build the dataset again")
     return document
 
 

@@ -72,7 +72,7 @@ class Ranker:
 
         Raises:
             InputError: the beam or the catalog is too small for k.
-            RunError: not every user was scored exactly once.
+            RunError: not every user was scored exactly once, or a score is not a finite number.
         """
         check_beams(self._decoding, self._catalog, k)
         distinct, place, users = _distinct(histories)
@@ -88,6 +88,11 @@ class Ranker:
         rows, scores, times = (processes.total(each) for each in (rows, scores, times))
         if not (times == 1).all():
             raise RunError(f"{int((times != 1).sum())} of {len(distinct)} histories were not scored exactly once")
+        if broken := int((~np.isfinite(scores)).any(axis=1).sum()):
+            raise RunError(
+                f"{broken} of {len(distinct)} histories have scores that are not finite numbers, by which nothing is "
+                "ranked: the model has diverged. Lower trainer.learning_rate or regularizer.strength"
+            )
         return Ranking(rows[place], scores[place])
 
     def _tokens(self, history: History) -> NDArray[np.int64]:

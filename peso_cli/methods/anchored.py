@@ -71,7 +71,7 @@ def _anchors(settings: AnchoredSettings, start: RegularizerStart) -> Sequence[Fa
         InputError: there are no factors, or an earlier stage left none that fit.
     """
     start.require_factors()
-    past = start.past if settings.anchors == "all" else start.past[-1:]
+    past = list(start.past if settings.anchors == "all" else start.past[-1:])
     for number, earlier in enumerate(past, 1 + len(start.past) - len(past)):
         for module, pair in start.factors.items():
             if [f.shape for f in earlier.get(module, ())] != [f.shape for f in pair]:

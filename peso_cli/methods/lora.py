@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
@@ -89,6 +91,32 @@ def own_factors(artifact: Artifact) -> Factors:
     path = artifact.adapter / "adapter_model.safetensors"
     with blaming(path):
         return _of_peft(load_file(path))
+
+
+@dataclass(frozen=True, eq=False)
+class PastFactors(Sequence[Factors]):
+    """The factors that finished stages trained, oldest first; each is read whenever it is asked for, and not before.
+
+    Attributes:
+        artifacts: the stages.
+    """
+
+    artifacts: Sequence[Artifact]
+
+    def __len__(self) -> int:
+        return len(self.artifacts)
+
+    @overload
+    def __getitem__(self, place: int) -> Factors: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> PastFactors: ...
+
+    def __getitem__(self, place: int | slice) -> Factors | PastFactors:
+        """Return the factors at a place, or those of a part of the stages."""
+        if isinstance(place, slice):
+            return PastFactors(self.artifacts[place])
+        return own_factors(self.artifacts[place])
 
 
 def _of_peft(saved: dict[str, Tensor]) -> Factors:

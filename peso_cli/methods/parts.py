@@ -83,7 +83,7 @@ class RegularizerStart:
     Attributes:
         model: what the adapter returned, in the state in which the stage begins.
         factors: its live LoRA factors, by module.
-        past: the factors that earlier stages left, oldest first.
+        past: the factors that earlier stages left, oldest first; each may be read anew whenever it is asked for.
         stage: the stage that begins.
         data: the stages' training data; None where nobody looks at it.
         state: what the penalty of the stage before left under `Penalty.state`; empty where there was none.

@@ -108,7 +108,8 @@ def collect(output: Path, warn: Callable[[str], None], config_dir: Path | None =
 
     Args:
         output: the folder that holds the runs, or any below or above it.
-        warn: called with a line for each artifact, or file of other figures, that is damaged and left out.
+        warn: called with a line for each artifact, or file of other figures, that is damaged or of another version of
+            peso and left out.
         config_dir: the user's own config folder that choices may come from.
 
     Raises:
@@ -124,7 +125,7 @@ def collect(output: Path, warn: Callable[[str], None], config_dir: Path | None =
             # What was read before a damaged file of other figures stays.
             for record in _records(artifact, config_dir):
                 found.append(record)
-        except RunError as error:
+        except (RunError, InputError) as error:
             warn(f"left out: {error}")
     return found
 
@@ -170,6 +171,7 @@ def _inside(value: Any, *keys: str) -> Mapping[str, Any]:
 
 
 def _records(artifact: Artifact, config_dir: Path | None) -> Iterator[Record]:
+    artifact.check_format()
     place, lineage, first = place_of(artifact), artifact.lineage(), artifact.metrics()
     own_figures(first, artifact, place.stage)
     settings = _settings(artifact)

@@ -37,6 +37,9 @@ METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}}
 _WIDTH = 44
 """Characters of a legend's line."""
 
+_NAMED = 20
+"""Most values that are named along an axis."""
+
 _PER_INCH = 12
 """Characters of a title to an inch."""
 
@@ -179,6 +182,11 @@ def key(
 def tall(lines: int, least: float) -> float:
     """Return the height, in inches, that a legend of some lines needs."""
     return max(least, 0.8 + 0.19 * lines)
+
+
+def ticks(values: Sequence[int]) -> list[int]:
+    """Return those of some values that an axis has room to name: all of a few, evenly chosen ones of many."""
+    return list(values[:: -(-len(values) // _NAMED)])
 
 
 def plain(axis: Axis) -> None:

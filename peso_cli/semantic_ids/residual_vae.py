@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
+from peso_cli.errors import RunError
 from peso_cli.semantic_ids.clustering import check_distinct, clustered
 from peso_cli.semantic_ids.parts import Floats, Tick
 from peso_cli.semantic_ids.residual import CHUNK
@@ -106,6 +107,7 @@ def fit_vae(embeddings: Floats, training: Training, seed: int, tick: Tick) -> di
 
     Raises:
         InputError: there are fewer distinct embeddings than codes.
+        RunError: the loss or a gradient is not finite.
     """
     check_distinct(embeddings, training.codes, "quantizer.codes")
     generator = torch.Generator().manual_seed(seed)
@@ -123,6 +125,7 @@ def fit_vae(embeddings: Floats, training: Training, seed: int, tick: Tick) -> di
         loss, quantized = losses(network, batch, training, step >= training.warmup)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        _refuse_divergence(step + 1, loss, network)
         optimizer.step()
         if quantized is not None:
             used += _counted(quantized.codes, training.codes)
@@ -131,6 +134,17 @@ def fit_vae(embeddings: Floats, training: Training, seed: int, tick: Tick) -> di
                 used.zero_()
         tick(step + 1, training.steps, f"loss {loss.item():.3f}")
     return named(network) | {"mean": mean, "scale": np.array([scale], np.float32)}
+
+
+def _refuse_divergence(step: int, loss: Tensor, network: Network) -> None:
+    """Raise a RunError where a step would be taken with numbers that aren't finite."""
+    gradients = [tensor.grad for tensor in network.parameters() if tensor.grad is not None]
+    size = torch.nn.utils.get_total_norm(gradients)
+    if not (torch.isfinite(loss) and torch.isfinite(size)):
+        raise RunError(
+            f"the quantizer's loss is {loss.item():.4g} at step {step}, the norm of its gradient {size.item():.4g}; "
+            "lower quantizer.learning_rate"
+        )
 
 
 def losses(network: Network, batch: Tensor, training: Training, quantizing: bool) -> tuple[Tensor, Quantized | None]:

@@ -22,6 +22,9 @@ from peso_cli.sweeps.plan import Job
 State = Literal["done", "running", "failed", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "failed", "missing")
 
+FORMAT = 1
+"""Version of what a sweep's folder holds."""
+
 FOLDER = "sweeps"
 """Where in the output folder sweeps keep their ledgers and logs."""
 
@@ -60,9 +63,11 @@ class Ledger:
         path = self.folder / "plan.json"
         try:
             plan = read_json(path)
+            if (found := plan.get("format", FORMAT)) != FORMAT:
+                raise ValueError(f"it is of format {found}, this version of peso has format {FORMAT}")
             jobs = [Job(**{**job, "ways": tuple(map(tuple, job["ways"]))}) for job in plan["jobs"]]
             return {**plan, "jobs": jobs}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: can't be read ({error}); give the sweep's command again") from None
 
     def job(self, name: str) -> Job:
@@ -122,6 +127,7 @@ class Ledger:
         """Return what ledger.json says: every run with its state, what leads to it and where it lies."""
         states = self.states()
         return {
+            "format": FORMAT,
             "folder": str(self.folder),
             "states": {state: sum(found == state for found in states.values()) for state in STATES},
             "runs": [self._row(job, states[job.name]) for job in self.jobs],
@@ -155,6 +161,6 @@ def open_ledger(output: Path, jobs: Sequence[Job], config_dir: Path | None) -> L
     """
     ledger = Ledger(output / FOLDER / digest(sorted(job.name for job in jobs))[:8])
     folder = str(config_dir.resolve()) if config_dir else None
-    plan = {"directory": str(Path.cwd()), "config_dir": folder, "jobs": [asdict(job) for job in jobs]}
+    plan = {"format": FORMAT, "directory": str(Path.cwd()), "config_dir": folder, "jobs": [asdict(job) for job in jobs]}
     write_json(ledger.folder / "plan.json", plan)
     return ledger

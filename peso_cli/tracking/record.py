@@ -38,6 +38,10 @@ class Record:
         self._log.write(dict(event="result", stage=stage, **numbers))
         self._tracker.result(stage, numbers)
 
+    def diverged(self, known: Mapping[str, float | str]) -> None:
+        """Write what is known of numbers that aren't finite: `{"event": "diverged", "step": …, "what": …, …}`."""
+        self._log.write(dict(event="diverged", **known))
+
     def samples(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Show sample recommendations in the tracker; the log holds numbers only."""
         self._tracker.samples(columns, rows)
@@ -65,6 +69,9 @@ class NoRecord:
         """Leave it to the first process."""
 
     def result(self, stage: int, values: Mapping[str, float]) -> None:
+        """Leave it to the first process."""
+
+    def diverged(self, known: Mapping[str, object]) -> None:
         """Leave it to the first process."""
 
     def samples(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -43,6 +43,7 @@ class RunLog:
             raise RunError(f"{path}: byte {keep_bytes} is no line's end; delete the checkpoint and retrain")
         handle = path.open("ab")
         handle.truncate(keep_bytes)
+        handle.seek(keep_bytes)  # truncation leaves the position where the end was
         return cls(handle)
 
     @property

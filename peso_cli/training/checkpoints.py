@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from peso_cli.artifacts import Artifact
-from peso_cli.errors import RunError
+from peso_cli.errors import InputError, RunError
 from peso_cli.files import write_atomically
 
 State = dict[str, Tensor]
+
+FORMAT = "1"
+"""Version of a checkpoint's content."""
 
 _OLD = {"progress"}
 """What checkpoints without a checksum have beside their tensors."""
@@ -47,6 +50,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def copy_state(model: nn.Module) -> State:
     """Return a copy of what trains, on the CPU."""
     return {name: p.detach().to("cpu", copy=True) for name, p in trainable(model).items()}
+
+
+def is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether all numbers of some tensors are finite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 @torch.no_grad()
@@ -82,7 +90,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for n, t in state.items()
     }
     stage = Artifact(path.parent)
-    metadata = {"progress": json.dumps(checkpoint.progress)}
+    metadata = {"format": FORMAT, "progress": json.dumps(checkpoint.progress)}
     metadata["stage"] = str(stage.lineage().get("fingerprint")) if stage.begun else ""
     metadata["checksum"] = _checksum(tensors, metadata)
     write_atomically(path, lambda part: save_file(tensors, part, metadata))
@@ -96,6 +104,7 @@ def load_checkpoint(path: Path, stage: str | None = None) -> Checkpoint | None:
         stage: the fingerprint of the stage that it must be of; None takes any.
 
     Raises:
+        InputError: the file is of another version of peso.
         RunError: the file is there but damaged, or of another stage.
     """
     if not path.exists():
@@ -108,6 +117,11 @@ def load_checkpoint(path: Path, stage: str | None = None) -> Checkpoint | None:
         _check(tensors, metadata)
     except (SafetensorError, KeyError, ValueError) as error:
         raise RunError(f"{path}: the checkpoint is damaged ({_words(error)}); {_MEND}") from None
+    if (found := metadata.get("format", FORMAT)) != FORMAT:
+        raise InputError(
+            f"{path}: is of format {found}, this version of peso has format {FORMAT}; finish the stage with the "
+            "version that began it, or remove the file to train the stage anew"
+        )
     if stage is not None and metadata.get("stage", stage) != stage:
         raise RunError(f"{path}: is the checkpoint of another run; {_MEND}")
     parts: dict[str, State] = {}

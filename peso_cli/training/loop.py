@@ -16,10 +16,10 @@ from torch import nn
 
 from peso_cli import processes
 from peso_cli.config.schema import Trainer
-from peso_cli.errors import RunError
 from peso_cli.methods.parts import Penalty, Step
 from peso_cli.training import checkpoints
 from peso_cli.training.checkpoints import Checkpoint, State
+from peso_cli.training.divergence import refused_state, refused_step
 from peso_cli.training.interrupt import StopSignal
 from peso_cli.training.packing import Packer, Plan
 from peso_cli.training.sharding import keep_pace
@@ -121,8 +121,8 @@ class _Run:
         self.best = checkpoint.parts["best"]
 
     def save(self) -> None:
-        """Write a checkpoint; of several processes the first one does."""
-        if not processes.first():
+        """Write a checkpoint, the first process does; a state that isn't finite never takes the place of one that is."""
+        if not processes.first() or not checkpoints.is_finite(self.parameters):
             return
         self.progress.log_position = self.job.log.position
         parts: dict[str, State] = {
@@ -178,11 +178,9 @@ class _Run:
         step = Step(batches, progress.step / self.steps)
         pull = add_penalty(job.penalty, self.parameters, step) if job.penalty else None
         size = float(job.accelerator.clip_grad_norm_(self.parameters, self.trainer.clip_norm))
-        if not math.isfinite(loss) or not math.isfinite(size):
-            raise RunError(
-                f"step {progress.step + 1}: loss {loss}, gradient norm {size}; the step was not taken. "
-                "Lower trainer.learning_rate or regularizer.strength"
-            )
+        if refused := refused_step(progress.step + 1, loss, pull, size):
+            self.save()
+            raise refused
         rate = job.learning_rate * rate_factor(progress.step, self.steps, self.trainer.warmup)
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = rate
@@ -203,8 +201,8 @@ class _Run:
         """Take the validation cross-entropy (without the penalty, so that methods compare); remember the best state."""
         progress, sums = self.progress, self.progress.sums
         loss = validation_loss(self.job.model, self.job.valid, self.trainer.temperature, self.job.sharded)
-        if not math.isfinite(loss):
-            raise RunError(f"epoch {progress.epoch}: the validation loss is {loss}. Lower trainer.learning_rate")
+        if refused := refused_state(progress.epoch, progress.step, loss, self.job.penalty is not None):
+            raise refused
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         progress.history.append({"epoch": progress.epoch, "validation_loss": loss, **means})
         self.job.log.curve(progress.step, {"validation_loss": loss})
@@ -224,7 +222,8 @@ def train(job: Job) -> Progress:
     """Train one stage, going on from `job.resume` if given; the model ends in its best state on validation.
 
     Raises:
-        RunError: the loss or a gradient is not finite; the step is not taken.
+        DivergedError: the loss, the penalty or a gradient is not finite; the step is not taken, and the state before it
+            is kept as a checkpoint.
         KeyboardInterrupt: a signal asked to stop; a checkpoint has been written.
     """
     run = _Run(job)

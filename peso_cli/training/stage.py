@@ -19,7 +19,7 @@ from peso_cli.data.blocks import Dataset
 from peso_cli.data.examples import Examples, examples
 from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
-from peso_cli.methods.lora import lora_factors, own_factors
+from peso_cli.methods.lora import PastFactors, lora_factors
 from peso_cli.methods.parts import Adapter, AdapterStart, Memory, Penalty, Regularizer, RegularizerStart
 from peso_cli.training.checkpoints import Checkpoint
 from peso_cli.training.estimate import describe
@@ -135,8 +135,8 @@ def begin_stage(config: Config, dataset: Dataset, stage: int, adapter: Adapter, 
 def _begin_penalty(task: StageTask, begun: Begun) -> Penalty | None:
     """Begin the regularizer, which only reads the model; training seeds every step anew, whatever is drawn here."""
     state = task.ancestors[-1].read_state("regularizer") if task.ancestors else {}
-    earlier = [own_factors(artifact) for artifact in begun.past]
-    start = RegularizerStart(begun.model, lora_factors(begun.model), earlier, task.stage, begun.data, state)
+    past = PastFactors(begun.past)
+    start = RegularizerStart(begun.model, lora_factors(begun.model), past, task.stage, begun.data, state)
     try:
         return task.regularizer.begin(start)
     except InputError as error:

@@ -76,6 +76,21 @@ def test_sequences_that_no_item_carries_keep_their_places():
     assert np.isfinite(ranking.scores).all()
 
 
+@pytest.mark.parametrize("constraint", ["trie", "positional"])
+@pytest.mark.parametrize("normalise", ["vocabulary", "vocabulary_bfloat16", "level"])
+@pytest.mark.parametrize("weight", ["model.norm.weight", "model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
+def test_scores_that_are_no_numbers_rank_nothing(constraint, normalise, weight):
+    vocabulary = vocabulary_of(CATALOG)
+    model = small_llama(vocabulary)
+    with torch.no_grad():
+        model.get_parameter(weight)[int(vocabulary.first_code[0])] = float("nan")
+    ranker = Ranker(
+        model, vocabulary, render(COMPACT, vocabulary, CATALOG), CATALOG, Decoding(10, constraint, normalise)
+    )
+    with pytest.raises(RunError, match=r"^11 of 11 histories have scores that are not finite numbers"):
+        ranker.rank(HISTORIES, 10)
+
+
 def test_nobody_is_ranked_for_nobody():
     ranking = ranker_of().rank([], 10)
     assert ranking.rows.shape == ranking.scores.shape == (0, 10)

@@ -1,4 +1,6 @@
+import functools
 import json
+import math
 import shutil
 import time
 
@@ -106,3 +108,29 @@ def test_a_thousand_artifacts_are_read_in_a_moment(tmp_path):
     records, lines = read(tmp_path)
     assert time.process_time() - begun < 3
     assert (len(records), lines) == (1000, [])
+
+
+PLACES = (
+    ("evaluated", "2", "test", "ndcg@5"),
+    ("evaluated", "2", "test", "item", "recall@5"),
+    ("evaluated", "2", "test", "popularity", "recall@5"),
+    ("evaluated", "2", "valid", "ndcg@10"),
+    ("evaluated", "1", "test", "ndcg@10"),
+    ("groups", "2", "test", "new", "ndcg@10"),
+    ("training", "best_validation_loss"),
+    ("seconds", "train"),
+)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", PLACES, ids="/".join)
+def test_what_is_not_finite_is_never_a_figure(tmp_path, place, value):
+    folder = made(tmp_path, stage=2, on={1: 0.2}, valid=0.1)
+    path = folder / "metrics.json"
+    metrics = json.loads(path.read_text())
+    *keys, name = place
+    functools.reduce(dict.__getitem__, keys, metrics)[name] = value
+    path.write_text(json.dumps(metrics))
+    records, (line,) = read(tmp_path)
+    assert records == []
+    assert line.startswith(f"left out: {folder}")

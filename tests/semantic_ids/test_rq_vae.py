@@ -5,7 +5,7 @@ import pytest
 import torch
 from embedded import as_bytes, clumps, silent
 
-from peso_cli.errors import InputError
+from peso_cli.errors import InputError, RunError
 from peso_cli.semantic_ids.quantizers.rq_vae import RQVAE
 from peso_cli.semantic_ids.residual import encode, reconstruction_error
 from peso_cli.semantic_ids.residual_vae import Training, assigned, quantize, restart
@@ -146,3 +146,9 @@ def test_too_few_distinct_embeddings_or_steps_are_refused():
         fitted(np.tile(EMBEDDINGS[:7], (43, 1)))
     with pytest.raises(InputError, match=r"warmup=150 must be less than quantizer\.steps=150"):
         fitted(warmup=150)
+
+
+@pytest.mark.parametrize("changes", [{"learning_rate": 1e30}, {"commitment": 1e39}], ids=["rate", "commitment"])
+def test_training_that_diverges_is_refused_and_makes_no_codes(changes):
+    with pytest.raises(RunError, match=r"^the quantizer's loss is .* at step \d+, .*; lower quantizer.learning_rate$"):
+        fitted(**changes)

@@ -40,6 +40,15 @@ def test_a_resumed_log_has_the_bytes_of_one_never_stopped(tmp_path_factory, line
     assert (folder / "resumed").read_bytes() == (folder / "straight").read_bytes()
 
 
+def test_a_log_that_was_cut_stands_where_it_was_cut_before_anything_is_written(tmp_path):
+    path = tmp_path / "log.jsonl"
+    whole = write(path, [{"a": 1}])
+    write(path, [{"b": 2}], keep_bytes=None)
+    log = RunLog.open(path, whole)
+    assert log.position == whole == path.stat().st_size
+    log.close()
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_a_half_written_last_line_is_left_out_and_written_over(tmp_path, cut):
     path = tmp_path / "log.jsonl"

@@ -1,8 +1,9 @@
+import json
 import math
 import os
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,14 +20,15 @@ from worlds import COMPACT, block_of, random_catalog, small_llama, vocabulary_of
 from peso_cli.backbones.prompts import render
 from peso_cli.config.schema import Trainer
 from peso_cli.data.examples import examples
-from peso_cli.errors import RunError
+from peso_cli.errors import DivergedError
+from peso_cli.methods.gradients import with_gradients
 from peso_cli.methods.lora import lora_factors
-from peso_cli.methods.parts import RegularizerStart
+from peso_cli.methods.parts import Penalty, RegularizerStart
 from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.training import checkpoints, loop
-from peso_cli.training.checkpoints import copy_state, load_checkpoint
+from peso_cli.training.checkpoints import Checkpoint, copy_state, load_checkpoint
 from peso_cli.training.layouts import Packed
-from peso_cli.training.loop import Job, rate_factor, train, validation_loss
+from peso_cli.training.loop import Job, Progress, rate_factor, train, validation_loss
 from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import one_by_one, shared
 from peso_cli.training.steps import label_loss
@@ -364,26 +366,147 @@ def test_a_second_signal_does_not_wait(tmp_path):
 # What can't go on
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan])
-def test_a_loss_that_is_not_finite_ends_the_run_before_the_step(tmp_path, monkeypatch, value):
+def poisoned(monkeypatch, value, at, of="loss"):
+    """Let the loss of a training step, or its gradient alone, be no finite number."""
     calls, original = [], loop.label_loss
 
     def breaking(model, batch, temperature):
         loss = original(model, batch, temperature)
         calls.append(model.training)
-        return loss * value if sum(calls) == 3 else loss
+        if sum(calls) != at or not model.training:
+            return loss
+        if of == "loss":
+            return loss * value
+        next(p for p in model.parameters() if p.requires_grad).register_hook(lambda gradient: gradient * value)
+        return loss
 
     monkeypatch.setattr(loop, "label_loss", breaking)
+
+
+def broken_off(job):
+    """Train up to where the run diverges; return the error."""
+    with pytest.raises(DivergedError) as caught:
+        train(job)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(("of", "named"), [("loss", "the loss"), ("gradient_norm", "the norm of the gradient")])
+def test_a_step_that_rests_on_what_is_not_finite_is_not_taken_and_the_state_before_it_is_kept(
+    tmp_path, monkeypatch, value, of, named
+):
+    poisoned(monkeypatch, value, 3, of)
     model, states = full_model(), []
-    with pytest.raises(RunError, match=r"^step 3: loss .*Lower trainer.learning_rate or regularizer.strength$"):
-        train(job_of(model, tmp_path, accumulation=1, tick=lambda *_: states.append(copy_state(model))))
+    job = job_of(model, tmp_path, accumulation=1, tick=lambda *_: states.append(copy_state(model)))
+    error = broken_off(job)
     assert len(states) == 2
     assert same(copy_state(model), states[-1])
+    assert str(error).startswith(f"step 3: {named} is ")
+    assert str(error).endswith("; the step was not taken. Lower trainer.learning_rate")
+    assert (error.known["step"], error.known["what"]) == (3, of)
+    json.dumps(error.known, allow_nan=False)
+    kept = load_checkpoint(job.checkpoint)
+    assert kept.progress["step"] == 2
+    assert same(kept.parts["model"], states[-1])
+    assert kept.parts["optimiser"]
+    assert kept.progress["log_position"] == job.log.position
 
 
-def test_a_validation_loss_that_is_not_finite_ends_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "validation_loss", lambda *args: math.nan)
-    job = job_of(full_model(), tmp_path)
-    with pytest.raises(RunError, match=r"^epoch 0: the validation loss is nan"):
-        train(job)
+def test_a_run_goes_on_from_before_the_refused_step_as_if_it_had_never_met_it(tmp_path, monkeypatch):
+    straight = job_of(full_model(dropout=0.2), tmp_path / "straight", accumulation=1)
+    expected = train(straight)
+    with monkeypatch.context() as patch:
+        poisoned(patch, math.nan, 4)
+        broken = job_of(full_model(dropout=0.2), tmp_path, accumulation=1)
+        broken_off(broken)
+    found = load_checkpoint(broken.checkpoint)
+    job = job_of(full_model(dropout=0.2), tmp_path, accumulation=1, resume=found, log=broken.log)
+    assert train(job) == expected
+    assert job.log.entries == straight.log.entries
+    assert same(copy_state(job.model), copy_state(straight.model))
+
+
+@dataclass(frozen=True)
+class Pulling:
+    """A penalty that is, or whose gradient is, no finite number from a step on."""
+
+    value: float
+    gradient: float
+    name: str = "pulling"
+
+    def begin(self, start):
+        factors, steps = [f for pair in start.factors.values() for f in pair], []
+
+        def penalty(step):
+            steps.append(step)
+            late = len(steps) > 2
+            gradients = [torch.full_like(f, self.gradient if late else 0.1) for f in factors]
+            return with_gradients(torch.tensor(self.value if late else 1.0), factors, gradients)
+
+        return Penalty(penalty)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_penalty_that_is_not_finite_is_called_by_its_name(tmp_path, value):
+    for pulling, what, words in (
+        (Pulling(value, 0.1), "penalty", "the penalty"),
+        (Pulling(value, value), "penalty", "the penalty"),
+        (Pulling(1.0, value), "penalty_gradient", "the norm of the penalty's gradient"),
+    ):
+        error = broken_off(job_of(lora_model(), tmp_path, accumulation=1, regularizer=pulling))
+        assert error.known["what"] == what
+        assert str(error).startswith(f"step 3: {words} is {value} (loss ")
+        assert str(error).endswith("the step was not taken. Lower regularizer.strength")
+
+
+def test_a_penalty_as_strong_as_no_number_is_refused_at_the_first_step(tmp_path):
+    job = job_of(lora_model(), tmp_path, regularizer=chosen("softmax_kl", strength=1e300))
+    before = copy_state(job.model)
+    error = broken_off(job)
+    assert error.known["step"] == 1
+    assert error.known["what"].startswith("penalty")
+    assert str(error).endswith("Lower regularizer.strength")
+    assert same(copy_state(job.model), before)
+
+
+@pytest.mark.parametrize("build", [full_model, lora_model])
+def test_weights_that_a_step_has_taken_beyond_all_numbers_never_get_into_a_checkpoint(tmp_path, build):
+    beyond = {"weight_decay": 1e300, "accumulation": 1, "checkpoint_minutes": 0.0}
+    job = job_of(build(), tmp_path, **beyond)
+    before = copy_state(job.model)
+    error = broken_off(job)
+    assert error.known["step"] == 2
     assert not job.checkpoint.exists()
+    assert not all(torch.isfinite(t).all() for t in copy_state(job.model).values())
+    # What was kept before such a step stays.
+    kept = Checkpoint(
+        {"model": before, "best": copy_state(build())}, asdict(Progress(history=[{"epoch": 0, "validation_loss": 9.0}]))
+    )
+    checkpoints.save_checkpoint(job.checkpoint, kept)
+    whole = job.checkpoint.read_bytes()
+    broken_off(job_of(build(), tmp_path, resume=kept, **beyond))
+    assert job.checkpoint.read_bytes() == whole
+
+
+def test_weights_that_are_not_finite_are_noticed_before_any_training(tmp_path):
+    model = full_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = math.nan
+    error = broken_off(job_of(model, tmp_path))
+    assert str(error).startswith(
+        "before any training the validation loss is nan. The weights that the stage begins from"
+    )
+    assert error.known == {"step": 0, "what": "validation_loss", "validation_loss": "nan"}
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_and_is_no_state_to_keep(tmp_path, monkeypatch):
+    found = iter([2.0, 1.9, math.nan])
+    monkeypatch.setattr(loop, "validation_loss", lambda *args: next(found))
+    job = job_of(lora_model(), tmp_path, epochs=3, regularizer=chosen("l2", strength=0.1))
+    error = broken_off(job)
+    assert str(error) == (
+        "after epoch 2 the validation loss is nan. Lower trainer.learning_rate or regularizer.strength"
+    )
+    kept = load_checkpoint(job.checkpoint)
+    assert (kept.progress["epoch"], kept.progress["best_epoch"], kept.progress["best_loss"]) == (1, 1, 1.9)

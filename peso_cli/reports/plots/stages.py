@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from peso_cli.reports.averages import averaged, figure_names, figure_of, reference_rows
 from peso_cli.reports.beside import last_of_each_kind
-from peso_cli.reports.look import Picture, curve, key, reference_style, sheet, style, styled, tall, titled
+from peso_cli.reports.look import Picture, curve, key, reference_style, sheet, style, styled, tall, ticks, titled
 from peso_cli.reports.model import Cell
 from peso_cli.reports.selection import Group, Variant
 
@@ -37,7 +37,7 @@ def _panel(axes: Axes, group: Group, name: str) -> list[Artist]:
     ]
     for place, (label, cells) in enumerate(_references(group, name).items()):
         lines.append(curve(axes, group.stages, cells, label=label, **reference_style(place)))
-    axes.set_xticks(group.stages)
+    axes.set_xticks(ticks(group.stages))
     axes.set_xlabel("stage")
     axes.set_ylabel(name)
     axes.set_ylim(bottom=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -220,6 +221,9 @@ def validation(run: Run, stage: int) -> dict[str, float]:
     try:
         summary = artifact.document(path.relative_to(artifact.folder))["evaluated"][str(stage)]["valid"]
         costs = {"seconds": float(metrics["seconds"]["train"]), "stored_bytes": float(metrics["stored_bytes"])}
-        return {**flat_figures(summary), **costs}
-    except (KeyError, TypeError):
+        found = {**flat_figures(summary), **costs}
+        if not all(map(math.isfinite, found.values())):
+            raise ValueError("holds what is no figure")
+        return found
+    except (KeyError, TypeError, ValueError):
         raise RunError(f"{path}: lacks figures of validation users; move it away to have them taken again") from None
