@@ -11,7 +11,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """While open, SIGINT and SIGTERM only set `requested`; a second one interrupts at once."""
+    """While open, SIGINT and SIGTERM only set `requested`; a second one interrupts at once.
+
+    A request that nobody has heeded by the end of the block interrupts there: none is ever lost.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -28,6 +31,8 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.requested and error is None:
+            raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

@@ -133,13 +133,19 @@ class _Run:
         groups = [plan[i : i + self.trainer.accumulation] for i in range(0, len(plan), self.trainer.accumulation)]
         for group in groups[self.progress.step_in_epoch :]:
             self.step(group)
-            if stop.requested or time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
+            if stop.requested or self._due:
                 self.save()
             if stop.requested:
                 raise KeyboardInterrupt
         self.progress.epoch, self.progress.step_in_epoch = self.progress.epoch + 1, 0
         self.validate()
         self.save()
+
+    @property
+    def _due(self) -> bool:
+        """Whether the steps or the time between two checkpoints have passed."""
+        steps, seconds = self.trainer.checkpoint_steps, 60 * self.trainer.checkpoint_minutes
+        return time.monotonic() - self.saved > seconds or bool(steps and self.progress.step % steps == 0)
 
     def step(self, group: Plan) -> None:
         """Take one optimiser step over a group of batches, its loss the weighted mean over all their label tokens."""
