@@ -338,7 +338,7 @@ def test_every_so_many_steps_there_is_a_checkpoint(tmp_path, monkeypatch):
     steps = train(job_of(full_model(), tmp_path, checkpoint_steps=2, accumulation=1)).step
     inside = [progress["step"] for progress in saved if progress["step_in_epoch"]]
     assert len(inside) > 2
-    assert inside == [step for step in range(2, steps + 1, 2)]
+    assert inside == list(range(2, steps + 1, 2))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
