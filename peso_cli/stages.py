@@ -203,12 +203,14 @@ def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
 
 def _ensure_stage(run: Run, stage: int, display: Display, needed_by: int | None) -> None:
     artifact = run.artifact(stage)
-    if not artifact.finished:
+    if not artifact.finished or artifact.checkpoint.exists():
         with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that trains it")):
             # The process that was waited for may have finished it.
             if not artifact.finished:
                 _bring_into_being(run, stage, artifact, display, needed_by)
                 return
+            # One that was killed just behind its mark left its checkpoint.
+            artifact.checkpoint.unlink(missing_ok=True)
     run.verify(stage)
     display.say(f"stage {stage}: reusing {artifact.folder}")
 

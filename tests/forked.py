@@ -16,7 +16,7 @@ from commands.running import SMALL
 
 from peso_cli.cli import main
 
-FIVE = (*SMALL, "dataset.users=40", "dataset.items=60", "dataset.stages=5", "trainer.checkpoint_steps=1")
+FIVE = (*SMALL, "dataset.users=100", "dataset.stages=5", "trainer.checkpoint_steps=1")
 """Five stages that are learnt in a blink, with a checkpoint at every step."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")

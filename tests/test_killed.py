@@ -29,7 +29,7 @@ def test_a_run_killed_at_random_instants_ends_as_one_never_stopped(undisturbed, 
     folder.mkdir()
     while True:
         run = start(folder, folder / "log", *COMMAND)
-        if killed < kills and not run.ends_within(chance.uniform(0, seconds / 3)):
+        if killed < kills and not run.ends_within(chance.uniform(0, seconds)):
             run.process.kill()
         if code := run.end():
             assert code == -9, run.log.read_text()
