@@ -1,6 +1,9 @@
-"""Runs that are killed (SIGKILL) at any instant, and started again until they are done."""
+"""Runs that are stopped or killed at any instant, and started again until they are done."""
 
+import itertools
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -22,24 +25,32 @@ def undisturbed(tmp_path_factory):
     return left(folder / "outputs"), time.monotonic() - begun
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.long)])
-def test_a_run_killed_at_random_instants_ends_as_one_never_stopped(undisturbed, tmp_path, kills):
+def attempt(folder, seconds, number):
+    """Let a run go on until its end, or for so many seconds and then until a signal ends it; return its exit code."""
+    run = start(folder, folder / "log", *COMMAND)
+    if not run.ends_within(seconds):
+        os.kill(run.process.pid, number)
+    return run.end()
+
+
+KILL, ASK = (signal.SIGKILL,), (signal.SIGINT, signal.SIGTERM)
+ENDS = {KILL: {-signal.SIGKILL}, ASK: {130, -signal.SIGTERM}}
+
+
+@pytest.mark.parametrize(
+    ("signals", "times"),
+    [(KILL, 3), pytest.param(KILL, 40, marks=pytest.mark.long), pytest.param(ASK, 20, marks=pytest.mark.long)],
+)
+def test_a_run_stopped_at_random_instants_ends_as_one_never_stopped(undisturbed, tmp_path, signals, times):
     whole, seconds = undisturbed
-    chance, killed, folder = random.Random(kills), 0, tmp_path / "0"
-    folder.mkdir()
-    while True:
-        run = start(folder, folder / "log", *COMMAND)
-        if killed < kills and not run.ends_within(chance.uniform(0, seconds)):
-            run.process.kill()
-        if code := run.end():
-            assert code == -9, run.log.read_text()
-            killed += 1
-            continue
-        assert left(folder / "outputs") == whole
-        if killed == kills:
-            return
-        folder = tmp_path / str(killed)
+    chance, stopped, runs = random.Random(times), 0, itertools.count()
+    while stopped < times:
+        folder = tmp_path / str(next(runs))
         folder.mkdir()
+        while code := attempt(folder, chance.uniform(0, seconds) if stopped < times else 300, chance.choice(signals)):
+            assert code in ENDS[signals], (folder / "log").read_text()
+            stopped += 1
+        assert left(folder / "outputs") == whole
 
 
 def test_tracked_curves_of_a_killed_run_are_those_of_one_never_stopped(tmp_path):
