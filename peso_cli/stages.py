@@ -219,13 +219,16 @@ def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
 
 def _ensure_stage(run: Run, stage: int, display: Display, needed_by: int | None) -> None:
     artifact = run.artifact(stage)
-    if not processes.agreed(artifact.finished):
+    if not processes.agreed(artifact.finished and not artifact.checkpoint.exists()):
         with artifact.held(lambda: display.say(f"stage {stage}: waiting for another process that trains it")):
             # The process that was waited for may have finished it.
             if not processes.agreed(artifact.finished):
                 _bring_into_being(run, stage, artifact, display, needed_by)
                 processes.wait()
                 return
+            # One that was killed just behind its mark left its checkpoint.
+            if processes.first():
+                artifact.checkpoint.unlink(missing_ok=True)
     run.verify(stage)
     display.say(f"stage {stage}: reusing {artifact.folder}")
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands.running import SMALL, Trained, learnt, peso
+from commands.running import SMALL, Trained, left, peso
 from test_stages import in_training, interrupt
 
+from peso_cli.artifacts import Artifact
 from peso_cli.config.compose import compose, conf_folder
+from peso_cli.decoding.beam import BeamSearch
 from peso_cli.training import loop, stage
 
 METHODS = sorted(path.stem for path in (conf_folder() / "method").glob("*.yaml"))
@@ -50,7 +52,8 @@ class Finished:
 @pytest.fixture(scope="module", params=METHODS)
 def finished(request, base, tmp_path_factory) -> Finished:
     """Each method in its turn; only to be read."""
-    output, seen = Trained(Path(shutil.copytree(base, tmp_path_factory.mktemp("method") / "outputs"))), []
+    place = tmp_path_factory.mktemp("method")
+    output, seen = Trained(Path(shutil.copytree(base, place / "outputs"))), []
 
     def watched(job):
         before = checksums(job.model)
@@ -59,10 +62,16 @@ def finished(request, base, tmp_path_factory) -> Finished:
         return progress
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
         patch.setattr(stage, "train", watched)
-        answer = peso("train", "stage=3", f"method={request.param}", *output.arguments())
+        answer = peso(*command(request.param))
     assert answer.code == 0, answer.err
     return Finished(request.param, output, seen)
+
+
+def command(method):
+    """What trains a method in the working directory, with a checkpoint at every step."""
+    return ("train", "stage=3", f"method={method}", *SMALL, "trainer.checkpoint_steps=1")
 
 
 def curves(folder, name):
@@ -95,18 +104,25 @@ def test_a_regularizer_pulls_and_its_pull_is_logged_at_every_step(finished):
     assert max(ratios) > 0
 
 
-def test_a_method_that_was_interrupted_ends_as_if_it_had_not_been(finished, tmp_path, monkeypatch):
-    if not finished.part.adapter.trains:
+MOMENTS = {
+    "in an epoch": lambda patch: interrupt(patch, loop, "label_loss", 4, when=in_training),
+    "in the evaluation": lambda patch: interrupt(patch, BeamSearch, "run", 1),
+    "between stages": lambda patch: interrupt(patch, Artifact, "begin", 2),
+}
+
+
+@pytest.mark.parametrize("moment", ["in an epoch", *(pytest.param(m, marks=pytest.mark.long) for m in [*MOMENTS][1:])])
+def test_a_method_that_was_interrupted_ends_as_if_it_had_not_been(finished, tmp_path, monkeypatch, moment):
+    if moment == "in an epoch" and not finished.part.adapter.trains:
         pytest.skip("trains nothing that could be interrupted")
-    stopped = Trained(Path(shutil.copytree(finished.output.output, tmp_path / "outputs")))
-    folder = stopped.folder(finished.method, 3)
-    expected = learnt(folder)
-    shutil.rmtree(folder)
-    arguments = ("train", "stage=3", f"method={finished.method}", *stopped.arguments("trainer.checkpoint_minutes=0"))
+    output = Trained(Path(shutil.copytree(finished.output.output, tmp_path / "outputs")))
+    for number in (2, 3) if moment == "between stages" else (3,):
+        shutil.rmtree(output.folder(finished.method, number))
+    monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        interrupt(patch, loop, "label_loss", 4, when=in_training)
-        assert peso(*arguments).code == 130
-    again = peso(*arguments)
-    assert "resuming" in again.err
+        MOMENTS[moment](patch)
+        assert peso(*command(finished.method)).code == 130
+    again = peso(*command(finished.method))
     assert again.code == 0, again.err
-    assert learnt(folder) == expected
+    assert ("resuming" in again.err) == (moment != "between stages" and finished.part.adapter.trains)
+    assert left(output.output) == left(finished.output.output)

@@ -202,6 +202,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(trained, tmp_path):
     assert learnt(here.folder("base", 1)) == learnt(trained.folder("base", 1))
 
 
+def test_a_stage_stopped_just_behind_its_mark_is_finished_and_loses_its_checkpoint(copied):
+    folder = copied.folder("peso", 2)
+    (folder / "checkpoint.safetensors").write_bytes(b"of no use any more")
+    answer = peso("train", "stage=2", "method=peso", *copied.arguments())
+    assert answer.code == 0
+    assert f"stage 2: reusing {folder}" in answer.err.splitlines()
+    assert not (folder / "checkpoint.safetensors").exists()
+
+
 # What is damaged or was made otherwise
 
 

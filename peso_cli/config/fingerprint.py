@@ -15,7 +15,7 @@ from peso_cli.data.raw import BuiltDataset
 from peso_cli.files import sha256
 
 _LATER_ONLY = ("later_stage_scale", "later_epochs")
-_NEVER = ("checkpoint_minutes", "shard")
+_NEVER = ("checkpoint_minutes", "checkpoint_steps", "shard")
 
 
 def base_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]:

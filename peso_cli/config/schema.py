@@ -132,6 +132,7 @@ class Trainer:
         packing: `auto` chains a user's examples where the prompt allows it; `example` is the reference path.
         validation_users: most users whose validation cross-entropy is taken (a seeded sample), for speed.
         checkpoint_minutes: time between checkpoints inside an epoch.
+        checkpoint_steps: optimiser steps between checkpoints inside an epoch; None: only time counts.
         shard: what several processes spread over them: `frozen` weights of the layers, for backbones that are too large
             for one device beside what training takes. Changes memory and speed, not results.
     """
@@ -150,6 +151,7 @@ class Trainer:
     packing: Literal["auto", "example"]
     validation_users: Positive
     checkpoint_minutes: NonNegativeFloat
+    checkpoint_steps: Positive | None = None
     shard: Literal["none", "frozen"] = "none"
 
 

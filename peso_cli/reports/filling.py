@@ -21,7 +21,7 @@ _CHOSEN = ("prompt", "adapter", "regularizer", "memory", "tracker")
 
 _OF_METHOD = re.compile(r"(adapter|regularizer|memory|method|variant)\b.*")
 _OF_NO_RESULT = re.compile(
-    r"(stage|seed|output|device|method\.name|backbone\.name|dataset\.source|trainer\.checkpoint_minutes"
+    r"(stage|seed|output|device|method\.name|backbone\.name|dataset\.source|trainer\.checkpoint_(minutes|steps)"
     r"|(evaluation|cleaning|split|embedding|quantizer|tokenizer|experiment)\..*|.*\._target_)"
 )
 

@@ -15,6 +15,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignal:
     """While open, SIGINT and SIGTERM only set `requested`; a second one interrupts at once.
 
+    A request that nobody has heeded by the end of the block interrupts there: none is ever lost.
     Of several processes each gets what the terminal sends and once more what their launcher passes on; it is the
     launcher that then ends those which take too long.
     """
@@ -34,6 +35,8 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.requested and error is None:
+            raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested and processes.count() == 1:

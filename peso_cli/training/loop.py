@@ -121,7 +121,7 @@ class _Run:
         self.best = checkpoint.parts["best"]
 
     def save(self) -> None:
-        """Write a checkpoint, the first process does; a state that isn't finite never takes the place of one that is."""
+        """Write a checkpoint, if this is the first process; one of a finite state is never replaced by another's."""
         if not processes.first() or not checkpoints.is_finite(self.parameters):
             return
         self.progress.log_position = self.job.log.position
@@ -140,7 +140,7 @@ class _Run:
         for group in groups[self.progress.step_in_epoch :]:
             self._step_or_save(group)
             (asked,) = processes.totals([stop.requested])
-            if asked or time.monotonic() - self.saved > 60 * self.trainer.checkpoint_minutes:
+            if asked or self._due:
                 self.save()
             if asked:
                 raise KeyboardInterrupt
@@ -155,6 +155,12 @@ class _Run:
             # The step wasn't taken: what is here still is the state after the one before.
             self.save()
             raise
+
+    @property
+    def _due(self) -> bool:
+        """Whether the steps or the time between two checkpoints have passed."""
+        steps, seconds = self.trainer.checkpoint_steps, 60 * self.trainer.checkpoint_minutes
+        return time.monotonic() - self.saved > seconds or bool(steps and self.progress.step % steps == 0)
 
     def step(self, group: Plan) -> None:
         """Take one optimiser step over a group of batches, its loss the weighted mean over all their label tokens.
@@ -232,6 +238,9 @@ def train(job: Job) -> Progress:
     with StopSignal() as stop:
         while not run.finished:
             run.epoch(stop)
+        (asked,) = processes.totals([stop.requested])
+        if asked:
+            raise KeyboardInterrupt
     checkpoints.restore_state(job.model, run.best)
     return run.progress
 

@@ -100,3 +100,20 @@ def learnt(folder: Path) -> dict[str, Any]:
     assert set(metrics.pop("seconds")) == {"train", "evaluate"}
     metrics.pop("peak_bytes")
     return {**found, "metrics": json.dumps(metrics)}
+
+
+def left(output: Path) -> dict[str, Any]:
+    """All that equal runs in folders of the same name must leave: every file to the byte, but for times and memory.
+
+    The mark has a checksum of the metrics, times and all; of it, those of the other files count. Of a process that was
+    killed a lock's file may lie there; it holds nothing.
+    """
+    found: dict[str, Any] = {name: data for name, data in files_of(output).items() if not name.endswith(".lock")}
+    for name, data in found.items():
+        if name.endswith("/metrics.json"):
+            metrics = json.loads(data)
+            assert {"seconds", "peak_bytes"} <= metrics.keys()
+            found[name] = json.dumps({**metrics, "seconds": None, "peak_bytes": None})
+        if name.endswith("/DONE"):
+            found[name] = json.loads(data)["files"]
+    return found

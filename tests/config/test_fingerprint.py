@@ -57,6 +57,7 @@ NEITHER = [
     "evaluation=next_stage",
     "evaluation=matrix",
     "trainer.checkpoint_minutes=0",
+    "trainer.checkpoint_steps=1",
     "method.name=other",
 ]
 

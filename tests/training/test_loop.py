@@ -56,6 +56,7 @@ SETTINGS = {
     "packing": "auto",
     "validation_users": 100,
     "checkpoint_minutes": 60.0,
+    "checkpoint_steps": None,
 }
 
 
@@ -332,6 +333,34 @@ def test_a_run_goes_on_from_any_checkpoint_as_if_never_stopped(tmp_path, monkeyp
         assert train(job) == expected
         assert same(copy_state(job.model), copy_state(straight.model))
         assert job.log.entries == straight.log.entries
+
+
+def test_every_so_many_steps_there_is_a_checkpoint(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(checkpoints, "save_checkpoint", lambda path, checkpoint: saved.append(checkpoint.progress))
+    steps = train(job_of(full_model(), tmp_path, checkpoint_steps=2, accumulation=1)).step
+    inside = [progress["step"] for progress in saved if progress["step_in_epoch"]]
+    assert len(inside) > 2
+    assert inside == list(range(2, steps + 1, 2))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_signal_in_a_validation_interrupts_behind_it_the_last_one_too(tmp_path, monkeypatch, number, epoch):
+    original, seen = loop.validation_loss, []
+
+    def validating(*args):
+        seen.append(args)
+        if len(seen) == 1 + epoch:
+            os.kill(os.getpid(), number)
+        return original(*args)
+
+    monkeypatch.setattr(loop, "validation_loss", validating)
+    job = job_of(full_model(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(job)
+    found = load_checkpoint(job.checkpoint).progress
+    assert len(found["history"]) == 1 + epoch
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
