@@ -254,6 +254,7 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, display: Display) -> None:
     from peso_cli.evaluation.figures import score_own_stage
     from peso_cli.tracking.record import open_record
+    from peso_cli.tracking.sending import send_beside
     from peso_cli.training.stage import train_stage
 
     keep = resume.progress["log_position"] if resume else 0
@@ -271,6 +272,7 @@ def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, displ
         seconds = time.monotonic() - begun
         score_own_stage(run, task.stage, record, progress, seconds, display)
     task.artifact.finish()
+    send_beside(run.config.tracker, Path(run.config.output))
 
 
 def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:
