@@ -361,7 +361,7 @@ def track_sync(
 
 @app.command(context_settings=_INTERSPERSED)
 def bench(
-    what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth, data, tokenize or all.")],
+    what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth, data, tokenize, tracking or all.")],
     overrides: Overrides = None,
     users: Annotated[int, typer.Option(min=1, help="Test users whose recommendations are compared.")] = 512,
     timed: Annotated[int, typer.Option(min=1, help="How many of them are timed in the plain way.")] = 128,
@@ -373,7 +373,7 @@ def bench(
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
-    """Measure the engines beside the plain Hugging Face way, checking equality, and what builds and quantizers cost."""
+    """Measure the engines beside the plain Hugging Face way, checking equality, and what the rest costs."""
     from peso_cli.commands.bench import BENCHES, Sizes
     from peso_cli.commands.bench import bench as run
 

@@ -253,8 +253,8 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 
 def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, display: Display) -> None:
     from peso_cli.evaluation.figures import score_own_stage
+    from peso_cli.tracking.beside import send_beside
     from peso_cli.tracking.record import open_record
-    from peso_cli.tracking.sending import send_beside
     from peso_cli.training.stage import train_stage
 
     keep = resume.progress["log_position"] if resume else 0

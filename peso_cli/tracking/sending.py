@@ -1,36 +1,22 @@
-"""Sending what was recorded: which runs there are, how each stands, and the process that sends beside an online run."""
+"""Sending what was recorded: which runs there are, and how each stands."""
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-import yaml
-
-from peso_cli.artifacts import Artifact, find_artifacts
-from peso_cli.errors import InputError
+from peso_cli.artifacts import Artifact
 from peso_cli.locks import hold, is_held
 from peso_cli.tracking.recorded import RecordedRun, recorded_run
 from peso_cli.tracking.sync import Synced, sync
-from peso_cli.tracking.tracker import TrackerChoice
-
-_log = logging.getLogger("peso")
 
 PATIENCE = 60.0
 """Seconds without another run finished after which a server is given up."""
 
 _AT_ONCE = 50
 """Runs for one `wandb sync`."""
-
-_LAST_PLACE = 19
-"""What a process adds to its niceness to have the processor only when nobody else wants it."""
 
 State = Literal["sent", "sent before", "unsent", "being sent", "unfinished"]
 
@@ -109,72 +95,3 @@ def _told(run: RecordedRun, synced: Synced) -> Sending:
         return Sending(run, "unsent", error=synced.error)
     run.mark_sent(synced.url)
     return Sending(run, "sent", synced.url)
-
-
-def send_beside(tracker: TrackerChoice, output: Path) -> None:
-    """Have a process of its own send what online runs left under a folder; the run doesn't wait for it.
-
-    It ends by itself when nothing is left to try, and has the processor only when nobody else wants it. What it did
-    last stands in `OUTPUT/sending.log`.
-
-    Args:
-        tracker: the `tracker` group; nothing happens unless it is W&B and online.
-        output: the folder of all runs.
-    """
-    if tracker.name != "wandb" or tracker.mode != "online" or os.environ.get("WANDB_MODE") == "disabled":
-        return
-    code = f"from {__name__} import keep_sending; keep_sending()"
-    try:
-        with (output / "sending.log").open("ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(output.resolve())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-    except OSError as error:
-        _log.warning("W&B: sending can't be started (%s); peso track sync sends the runs later", error)
-
-
-def keep_sending() -> None:
-    """Send finished online runs under the folder that the command line names, each once, as long as there are more."""
-    output = Path(sys.argv[1])
-    os.nice(_LAST_PLACE)
-    with _alone(output / ".sending.lock") as alone:
-        tried: set[RecordedRun] = set()
-        while alone and (
-            untried := [s for s in standing(_online(output)) if s.state == "unsent" and s.run not in tried]
-        ):
-            tried |= {sending.run for sending in untried}
-            _send_and_say(untried)
-
-
-def _send_and_say(found: Sequence[Sending]) -> None:
-    try:
-        for sending in send(found, PATIENCE):
-            print(sending.state, sending.run.folder, sending.error or sending.url or "", flush=True)
-    except InputError as error:
-        print(error, flush=True)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[bool]:
-    """Hold a lock unless another process does, which then sends what there is; yield whether it is held."""
-    if is_held(lock):
-        yield False
-        return
-    with hold(lock):
-        yield True
-
-
-def _online(output: Path) -> list[Artifact]:
-    return [artifact for artifact in find_artifacts(output) if artifact.finished and _wants_online(artifact)]
-
-
-def _wants_online(artifact: Artifact) -> bool:
-    try:
-        config = yaml.safe_load((artifact.folder / "config.yaml").read_text(encoding="utf-8"))
-        return bool(config["tracker"]["mode"] == "online")
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):  # damaged, which whoever uses it is told
-        return False

@@ -1,5 +1,8 @@
+import shutil
+
 import pytest
 from fake_wandb import KEY
+from recordings import record
 
 
 @pytest.fixture
@@ -12,3 +15,19 @@ def account(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     return home
+
+
+@pytest.fixture(scope="session")
+def recorded_runs(tmp_path_factory):
+    """A folder with an offline and an online run, and a stage without any; only to be read."""
+    output = tmp_path_factory.mktemp("recorded")
+    record(output / "stage_1", "offline")
+    record(output / "stage_2", "online")
+    shutil.copytree(output / "stage_1", output / "stage_3", ignore=shutil.ignore_patterns("wandb"))
+    return output
+
+
+@pytest.fixture
+def output(recorded_runs, tmp_path, account):
+    """A copy of `recorded_runs`."""
+    return shutil.copytree(recorded_runs, tmp_path / "outputs")

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import yaml
 
+from peso_cli.artifacts import find_artifacts
+from peso_cli.tracking.sending import standing
 from peso_cli.tracking.tracker import open_tracker
 
 POINTS = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
@@ -24,3 +26,8 @@ def record(folder: Path, mode: str = "offline") -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump({"tracker": {"name": "wandb", "mode": mode}}))
     (folder / "DONE").write_text("{}")
     return folder
+
+
+def stands(output: Path) -> dict[str, str]:
+    """How the runs under a folder stand, by stage."""
+    return {found.run.folder.name: found.state for found in standing(find_artifacts(output))}
