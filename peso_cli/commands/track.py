@@ -30,7 +30,7 @@ def sync(words: Sequence[str], config_dir: Path | None, patience: float, as_json
 
     Raises:
         InputError: there is no such folder, the overrides are wrong, or there is no API key.
-        RunError: runs stay unsent.
+        RunError: runs stay unsent, or W&B's command didn't begin.
     """
     found = standing(_artifacts(words, config_dir))
     with TerminalDisplay() as display:

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from peso_cli.artifacts import Artifact, find_artifacts
-from peso_cli.errors import InputError
+from peso_cli.errors import InputError, RunError
 from peso_cli.locks import hold, is_held
 from peso_cli.tracking.recorded import RecordedRun
 from peso_cli.tracking.sending import PATIENCE, Sending, send, standing
@@ -85,7 +85,7 @@ def _send_and_say(found: Sequence[Sending]) -> None:
     try:
         for sending in send(found, PATIENCE):
             print(sending.state, sending.run.folder, sending.error or sending.url or "", flush=True)
-    except InputError as error:
+    except (InputError, RunError) as error:
         print(error, flush=True)
 
 

@@ -66,6 +66,7 @@ def send(
 
     Raises:
         InputError: there is no API key, or a malformed one.
+        RunError: W&B's command didn't begin.
     """
     after = {sending.run: sending for sending in found}
     unsent = [sending.run for sending in found if sending.state == "unsent"]

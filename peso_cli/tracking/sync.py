@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
-from peso_cli.errors import InputError
+from peso_cli.errors import InputError, RunError
 from peso_cli.tracking.recorded import RecordedRun
 
 _POLL_SECONDS = 0.1
@@ -63,6 +64,7 @@ def sync(runs: Sequence[RecordedRun], patience: float, tick: Callable[[int], obj
 
     Raises:
         InputError: there is no API key, or a malformed one.
+        RunError: W&B's command didn't begin.
     """
     for run in runs:
         run.synced.unlink(missing_ok=True)
@@ -70,8 +72,10 @@ def sync(runs: Sequence[RecordedRun], patience: float, tick: Callable[[int], obj
         scratch = Path(name)
         _run(runs, scratch, patience, tick)
         output = (scratch / "output").read_text(encoding="utf-8", errors="replace")
-        errors = _logged_errors(_logs(scratch))
-    _refuse_key(output)
+        logs = _logs(scratch)
+        errors = _logged_errors(logs)
+    if not logs:
+        _explain(output)
     return [_outcome(run, errors, output, patience) for run in runs]
 
 
@@ -117,7 +121,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
         _, alive = psutil.wait_procs(children, timeout=_LAST_WORDS_SECONDS)
         for child in alive:
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
 
 def _environment(scratch: Path, patience: float) -> dict[str, str]:
@@ -139,12 +144,13 @@ def _environment(scratch: Path, patience: float) -> dict[str, str]:
     return found
 
 
-def _refuse_key(output: str) -> None:
-    """Raise if the command ended for want of a key."""
-    found = re.search(r"^Error: (.*API[ _](?:key|KEY).*)$", output, re.MULTILINE)
-    if found:
-        words = found[1].removesuffix("Use `wandb login` to log in.").rstrip(". ")
+def _explain(output: str) -> NoReturn:
+    """Say why the command ended before it began to send; mostly it is for want of a key."""
+    words = (output.strip().splitlines() or ["it said nothing"])[-1]
+    if re.search(r"API[ _]key|API_KEY", words):
+        words = words.removeprefix("Error: ").removesuffix("Use `wandb login` to log in.").rstrip(". ")
         raise InputError(f"W&B: {words}; give a key by `wandb login`, or in the environment as WANDB_API_KEY")
+    raise RunError(f"W&B: wandb sync didn't begin: {_shown(words)}")
 
 
 def _outcome(run: RecordedRun, errors: dict[str, str], output: str, patience: float) -> Synced:
@@ -176,7 +182,7 @@ def _logged_errors(logs: Iterable[Path]) -> dict[str, str]:
                 entry = json.loads(line)
             except ValueError:  # cut off
                 continue
-            if entry["level"].startswith("ERROR") and not entry["msg"].startswith(_HARMLESS):
+            if entry.get("level", "").startswith("ERROR") and not entry.get("msg", "").startswith(_HARMLESS):
                 found.setdefault(entry.get("sync_path", ""), _words(entry))
     return found
 

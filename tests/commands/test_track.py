@@ -13,14 +13,7 @@ from tracking.wandb_files import read_run
 WORDS = tuple(word for word in SMALL if not word.startswith("tracker"))
 
 
-@pytest.fixture(autouse=True)
-def account(monkeypatch, tmp_path_factory):
-    """An environment with a key and an empty home folder, in which W&B finds nothing of the user's."""
-    for name in ("WANDB_MODE", "WANDB_ENTITY", "WANDB_DATA_DIR", "WANDB_ERROR_REPORTING", "NETRC"):
-        monkeypatch.setenv(name, "to be restored")
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
+pytestmark = pytest.mark.usefixtures("account")
 
 
 @pytest.fixture(scope="module")

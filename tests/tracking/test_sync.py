@@ -1,6 +1,7 @@
 """What becomes of recorded runs with servers that work, and with those that don't."""
 
 import shutil
+import sys
 import tempfile
 
 import psutil
@@ -8,7 +9,7 @@ import pytest
 from fake_wandb import KEY, absent, answer_with, die_after, fail_at, hanging, serving
 from recordings import POINTS, record
 
-from peso_cli.errors import InputError
+from peso_cli.errors import InputError, RunError
 from peso_cli.tracking.recorded import recorded_run
 from peso_cli.tracking.sync import sync
 
@@ -114,6 +115,12 @@ def test_a_server_that_repeats_the_key_does_not_get_it_shown(run, monkeypatch):
         synced = sync_with(server, run, monkeypatch)
     assert "no such key: ..." in synced.error
     assert KEY not in synced.error
+
+
+def test_when_the_command_does_not_begin_nothing_is_taken_for_sent(run, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/echo")
+    with absent() as server, pytest.raises(RunError, match="wandb sync didn't begin: -m wandb sync"):
+        sync_with(server, run, monkeypatch)
 
 
 @pytest.mark.parametrize(("key", "part"), [("", "No API key"), ("my-secret", "WANDB_API_KEY invalid")])
