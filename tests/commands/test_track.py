@@ -59,7 +59,7 @@ def test_what_is_unsent_is_sent_once(output, monkeypatch):
     [
         (absent, (), "connection refused"),
         (lambda: serving(answer_with(401)), (), "401"),
-        (hanging, ("--patience", "5"), "not through after 5 seconds"),
+        (hanging, ("--patience", "5"), "http://127.0.0.1"),
     ],
 )
 def test_one_line_names_what_stays_unsent(output, monkeypatch, server, words, reason):

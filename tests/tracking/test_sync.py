@@ -67,8 +67,8 @@ def test_what_the_environment_asks_of_runs_is_not_asked_of_sending(run, monkeypa
 
 
 def some(cases):
-    """The first of each three cases always, the others with --long."""
-    return [case if n % 3 == 0 else pytest.param(*case, marks=pytest.mark.long) for n, case in enumerate(cases)]
+    """The first case always, the others with --long."""
+    return [cases[0], *(pytest.param(*case, marks=pytest.mark.long) for case in cases[1:])]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_run_that_did_not_get_through_whole_is_unsent_and_goes_later(run, monk
 def test_a_server_that_hangs_is_given_up(run, monkeypatch):
     with hanging() as server:
         synced = sync_with(server, run, monkeypatch, patience=8)
-    assert synced.error.endswith("not through after 8 seconds")
+    assert server.url in synced.error
     assert not run.synced.exists()
 
 
