@@ -193,7 +193,7 @@ def _words(entry: dict[str, Any]) -> str:
 
 
 def _shown(words: str) -> str:
-    """Return words in plain English, and without what is secret: the queries of addresses, which may be signed, and the key, if sent back."""
+    """Return words in plain English, without what is secret: queries of addresses, which may be signed, and the key."""
     key = os.environ.get("WANDB_API_KEY")
     words = (words.replace(key, "...") if key else words).replace("context deadline exceeded", "no answer in time")
     return re.sub(r"(https?://[^\s\"?]*)\?[^\s\"]*", r"\1", words)[:_LONGEST]
