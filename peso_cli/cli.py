@@ -25,6 +25,8 @@ data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make stages of raw interactions, and look into them."
 )
 app.add_typer(data_app, name="data")
+track_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Send what runs recorded for W&B.")
+app.add_typer(track_app, name="track")
 
 # Typer may carry a click of its own; its public exceptions lead to the right base class in either case.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -334,9 +336,32 @@ def fetch(
         command.fetch(name, force, json)
 
 
+@track_app.command("sync", context_settings=_INTERSPERSED)
+def track_sync(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FOLDERS|OVERRIDES",
+            help="Folders that hold runs (outputs unless given), or overrides that name some: stage=3 method=peso.",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without another run through until the server is given up.")
+    ] = 60,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Send finished runs to W&B that weren't sent yet; given again, only what is left."""
+    from peso_cli.commands.track import sync as run
+
+    run(words or [], config_dir, patience, json)
+
+
 @app.command(context_settings=_INTERSPERSED)
 def bench(
-    what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth, data, tokenize or all.")],
+    what: Annotated[str, typer.Argument(help="decode, train, regularizer, growth, data, tokenize, tracking or all.")],
     overrides: Overrides = None,
     users: Annotated[int, typer.Option(min=1, help="Test users whose recommendations are compared.")] = 512,
     timed: Annotated[int, typer.Option(min=1, help="How many of them are timed in the plain way.")] = 128,
@@ -348,7 +373,7 @@ def bench(
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
-    """Measure the engines beside the plain Hugging Face way, checking equality, and what builds and quantizers cost."""
+    """Measure the engines beside the plain Hugging Face way, checking equality, and what the rest costs."""
     from peso_cli.commands.bench import BENCHES, Sizes
     from peso_cli.commands.bench import bench as run
 

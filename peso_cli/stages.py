@@ -275,6 +275,7 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 
 def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, display: Display) -> None:
     from peso_cli.evaluation.figures import score_own_stage
+    from peso_cli.tracking.beside import send_beside
     from peso_cli.training.stage import train_stage
 
     with _open_record(run, task, resume) as record:
@@ -290,6 +291,7 @@ def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, displ
         score_own_stage(run, task.stage, record, progress, seconds, display)
     if processes.first():
         task.artifact.finish()
+        send_beside(run.config.tracker, Path(run.config.output))
 
 
 def _open_record(run: Run, task: StageTask, resume: Checkpoint | None) -> AbstractContextManager[Record | NoRecord]:

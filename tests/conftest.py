@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from commands.running import SMALL, Trained, peso
+from tracking.fake_wandb import KEY
 
 from peso_cli.terminal import quiet_libraries
 
@@ -34,6 +35,18 @@ def trained(tmp_path_factory) -> Trained:
 def copied(trained, tmp_path) -> Trained:
     """A copy of `trained` that a test may change."""
     return Trained(Path(shutil.copytree(trained.output, tmp_path / "outputs")))
+
+
+@pytest.fixture
+def account(monkeypatch, tmp_path_factory) -> Path:
+    """An environment with a key and an empty home folder, in which W&B finds nothing of the user's; the folder."""
+    for name in ("WANDB_MODE", "WANDB_ENTITY", "WANDB_DATA_DIR", "WANDB_ERROR_REPORTING", "NETRC"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    return home
 
 
 def pytest_addoption(parser):

@@ -54,7 +54,7 @@ def test_a_run_that_is_all_there_is_shown_without_torch(trained):
 def test_help_names_every_command():
     answer = peso("--help")
     assert answer.code == 0
-    for command in ("train", "evaluate", "recommend", "runs", "config", "fetch", "data"):
+    for command in ("train", "evaluate", "recommend", "runs", "config", "fetch", "data", "track"):
         assert f"\n  {command} " in answer.out
     for command in ("stats", "examples"):
         assert f"\n  {command} " in peso("data", "--help").out

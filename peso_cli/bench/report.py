@@ -114,6 +114,13 @@ def _tokenize(document: Document) -> list[Table | str]:
     return [table]
 
 
+def _tracking(document: Document) -> list[Table | str]:
+    table = _table("tracking, {backbone}, up to stage {stage}".format(**document), "s a run", "spread", "more time")
+    for name, way in document["ways"].items():
+        table.add_row(name, f"{way['median']:.2f}", f"{way['spread']:.0%}", f"{way['more']:+.1%}")
+    return [table, _setting(document, "")]
+
+
 def _megabytes(count: int | None) -> str:
     return "not known" if count is None else f"{count / 2**20:,.0f} MB"
 
@@ -138,4 +145,5 @@ _KINDS = {
     "growth": _growth,
     "data": _data,
     "tokenize": _tokenize,
+    "tracking": _tracking,
 }

@@ -1,4 +1,4 @@
-"""`peso bench`: this package's engines beside the plain way, and what builds and quantizers cost."""
+"""`peso bench`: this package's engines beside the plain way, and what builds, quantizers and tracking cost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Sizes:
     items: int
 
 
-BENCHES = ("decode", "train", "regularizer", "growth", "data", "tokenize")
+BENCHES = ("decode", "train", "regularizer", "growth", "data", "tokenize", "tracking")
 
 _WIDTH = 384
 """Of the embeddings that quantizers are fitted to: that of a small text encoder."""
@@ -57,7 +57,7 @@ def bench(composed: Composed, names: Sequence[str], sizes: Sizes, as_json: bool)
     """
     _check(composed.config)
     with TerminalDisplay() as display:
-        documents = [_measure(name, composed.config, sizes, display) for name in names]
+        documents = [_measure(name, composed, sizes, display) for name in names]
     if as_json:
         print_json(documents[0] if len(documents) == 1 else documents)
         return
@@ -75,11 +75,13 @@ def _check(config: Config) -> None:
         raise InputError(f"stage={config.stage}: bench takes one stage")
 
 
-def _measure(name: str, config: Config, sizes: Sizes, display: Display) -> dict[str, Any]:
+def _measure(name: str, composed: Composed, sizes: Sizes, display: Display) -> dict[str, Any]:
     from peso_cli.bench.building import bench_build
     from peso_cli.bench.growth import bench_growth
     from peso_cli.bench.quantizing import bench_quantizers
+    from peso_cli.bench.tracking import bench_tracking
 
+    config = composed.config
     display.say(f"bench {name}")
     match name:
         case "growth":
@@ -88,6 +90,8 @@ def _measure(name: str, config: Config, sizes: Sizes, display: Display) -> dict[
             return bench_build(sizes.rows, display)
         case "tokenize":
             return bench_quantizers([config.quantizer], sizes.items, _WIDTH, config.seed, display)
+        case "tracking":
+            return bench_tracking(composed, sizes.repeats, display)
         case _:
             return _measure_engine(name, config, sizes, display)
 

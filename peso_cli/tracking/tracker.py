@@ -21,7 +21,7 @@ class TrackerChoice(Protocol):
 
     @property
     def mode(self) -> str:
-        """`offline` (files only, for `wandb sync`) or `online`."""
+        """`offline` (files only, for `peso track sync`) or `online` (sent by a process of its own)."""
 
     @property
     def entity(self) -> str | None:

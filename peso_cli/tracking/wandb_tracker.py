@@ -1,7 +1,7 @@
-"""Tracking with Weights & Biases: one W&B run for each stage artifact, offline unless asked otherwise.
+"""Tracking with Weights & Biases: one W&B run for each stage artifact, recorded in its folder.
 
 Tracking is a service to the experiment and never its master: whatever fails in W&B ends in one warning, and the stage
-goes on. Nothing leaves the machine offline; the files under `FOLDER/wandb` can be sent later with `wandb sync`.
+goes on. A stage records and never talks to the server, so no server can hold it up; `sending` sends what is recorded.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import logging
 import os
 import secrets
 import shutil
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peso_cli.tracking.recorded import recorded_run
 from peso_cli.tracking.tracker import NoTracker, Tracker, TrackerChoice
 
 if TYPE_CHECKING:
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("peso")
 
-# Seconds that W&B may keep a stage waiting: to reach the server at its start, to finish the upload at its end.
+# Seconds that W&B's process on this machine may keep a stage waiting: to start, and to write out the end.
 _START_SECONDS = 5.0
 _FINISH_SECONDS = 10.0
-
-# Set once the server could not be reached: the later stages of this process neither wait for it nor warn again.
-_gave_up_online = threading.Event()
 
 
 class WandbTracker:
@@ -55,7 +52,7 @@ class WandbTracker:
             self._safely(lambda: self._log_table([*columns], shown))
 
     def close(self, failed: bool = False) -> None:
-        """Finish the run, waiting a few seconds at most for what is still to be sent."""
+        """Finish the run, waiting a few seconds at most for what is still to be written."""
         self._safely(lambda: self._run.finish(exit_code=int(failed)))
         # A finished run's last values may still be on their way to its file; they are there once the service has ended.
         _end_service()
@@ -85,11 +82,10 @@ class WandbTracker:
 def open_wandb(
     config: TrackerChoice, folder: Path, *, group: str, name: str, settings: Mapping[str, object]
 ) -> Tracker:
-    """Start the W&B run of one stage artifact, taking the place of any that an earlier attempt left in `folder`.
+    """Start recording the W&B run of one stage artifact, in place of any that an earlier attempt left in `folder`.
 
-    Project, mode, group, name and folder are ours, whatever WANDB_PROJECT, WANDB_MODE and their like say; WANDB_ENTITY
-    counts where the configuration names no entity; WANDB_API_KEY, WANDB_BASE_URL and the proxies are W&B's own
-    business. Online without a key, a network or a willing server: one warning, then offline.
+    Project, group, name and folder are ours, whatever WANDB_PROJECT, WANDB_MODE and their like say; WANDB_ENTITY counts
+    where the configuration names no entity.
 
     Args:
         config: the `tracker` group.
@@ -98,32 +94,23 @@ def open_wandb(
         name: the run's name.
         settings: W&B's config.
     """
+    earlier = recorded_run(folder)
     run = {
         "project": config.project,
         "entity": config.entity,
         "group": group,
         "name": name,
-        "id": _earlier_id(folder) or secrets.token_hex(8),
+        # Sent under the same id, two attempts at a stage are one run in W&B.
+        "id": earlier.id if earlier else secrets.token_hex(8),
         "config": dict(settings),
+        "mode": "offline",
     }
-    online_first = config.mode == "online" and not _gave_up_online.is_set()
-    for mode in ("online", "offline") if online_first else ("offline",):
-        try:
-            return WandbTracker(_start(folder.resolve(), {**run, "mode": mode}), config.samples)
-        except Exception as error:
-            _end_service()
-            reason = _one_line(error)
-            if mode == "online":
-                _gave_up_online.set()
-                _log.warning("W&B can't be reached (%s); going on offline, `wandb sync` can send the run later", reason)
-    _log.warning("W&B can't be started (%s); going on without it, log.jsonl has every value", reason)
-    return NoTracker()
-
-
-def _earlier_id(folder: Path) -> str | None:
-    """Return the id of an earlier attempt at this stage: sent under the same id, both are one run in W&B."""
-    earlier = sorted((folder / "wandb").glob("*run-*/run-*.wandb"))
-    return earlier[-1].stem.removeprefix("run-") if earlier else None
+    try:
+        return WandbTracker(_start(folder.resolve(), run), config.samples)
+    except Exception as error:
+        _end_service()
+        _log.warning("W&B can't be started (%s); going on without it, log.jsonl has every value", _one_line(error))
+        return NoTracker()
 
 
 def _start(folder: Path, run: Mapping[str, Any]) -> wandb.Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 from commands.running import SMALL, peso, refused
 
@@ -56,6 +57,15 @@ def test_growth_looks_at_many_users_and_items(monkeypatch):
     assert all(trie["bytes_per_item"] < 100 for trie in document["trie"].values())
 
 
+def test_tracking_is_timed_beside_runs_without_it():
+    document = peso("bench", "tracking", *SMALL, "--repeats", "1", "--json").document
+    ways = document["ways"]
+    assert set(ways) == {"no tracking", "offline", "online, refuses", "online, hangs"}
+    assert [len(way["seconds"]) for way in ways.values()] == [1] * 4
+    assert ways["no tracking"]["more"] == 0
+    assert psutil.Process().children() == []
+
+
 @pytest.mark.parametrize("what", ["decode", "train", "regularizer"])
 def test_people_get_a_table(what):
     answer = peso("bench", what, *SMALL, *QUICK, "stage=2")
@@ -85,9 +95,7 @@ def test_a_quantizer_is_measured_on_as_many_items_as_asked_for():
 
 
 def test_wrong_input_is_refused():
-    refused(
-        peso("bench", "decoding", *SMALL), "bench decoding", "decode, train, regularizer, growth, data, tokenize or all"
-    )
+    refused(peso("bench", "decoding", *SMALL), "bench decoding", "growth, data, tokenize, tracking or all")
     refused(peso("bench", "decode", *SMALL, "stage=all"), "stage=all", "one stage")
     refused(peso("bench", "decode", *SMALL, "decoding=positional"), "within the trie")
     refused(peso("bench", "train", *SMALL, "stage=9"), "stage=9")
