@@ -72,6 +72,7 @@ def kl_and_gradient(now, anchor, smoothing=0.0):
         ([0.25, 0.5, -3.0, 1.0], [0.25, 0.5, 0.0, 1.0]),
         ([0.25, 3.5, 0.0, 1.0], [0.25, 0.5, 0.0, 1.0]),
         ([-0.5, 0.0, 0.5, 1.0], [700.0, 0.0, 0.5, 1.0]),
+        *(([0.25, 0.5, step, 1.0], [0.25, 0.5, 0.0, 1.0]) for step in (-1.0, 1.0, -0.125, 0.125, -(2.0**-7), 2.0**-7)),
     ],
 )
 def test_a_kl_of_far_and_of_lopsided_steps_is_that_of_its_definition(now, anchor, dtype, smoothing):
