@@ -3,12 +3,22 @@ from pathlib import Path
 
 import pytest
 from commands.running import SMALL, Trained, peso
+from hypothesis import HealthCheck, Phase, settings
 from tracking.fake_wandb import KEY
 
 from peso_cli.terminal import quiet_libraries
 
 # The libraries read what they are told when they are imported, which test modules do before any command runs.
 quiet_libraries()
+
+# Mutants are tried with the same examples each time; what fails isn't made smaller, as nobody looks at it.
+settings.register_profile(
+    "mutation",
+    database=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=(HealthCheck.too_slow,),
+)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -1,8 +1,12 @@
 import json
+import os
+import sys
 
 import pytest
+import torch
 import yaml
 
+from peso_cli import artifacts
 from peso_cli.artifacts import Artifact, canonical, find_artifacts, provenance
 from peso_cli.errors import InputError, RunError
 
@@ -24,11 +28,15 @@ def artifact(tmp_path):
     return made
 
 
-def failure(call, kind, *parts):
+REPAIR = "; peso train --repair trains it anew (or move the stage's folder away)"
+
+
+def failure(call, kind, *parts, ending=""):
     with pytest.raises(kind) as caught:
         call()
     message = str(caught.value)
     assert "\n" not in message
+    assert message.endswith(ending)
     for part in parts:
         assert part in message
 
@@ -97,7 +105,8 @@ def test_a_stages_own_figures_may_not_change(artifact, change):
 
 def test_another_fingerprint_is_the_users_mistake(artifact):
     failure(lambda: artifact.verify("f2"), InputError, str(artifact.folder), "other settings or other data", "output=")
-    failure(lambda: artifact.match("f2"), InputError, "other settings or other data")
+    ending = "; give another output= (or, behind stage 1, another variant=), or move the folder away"
+    failure(lambda: artifact.match("f2"), InputError, "other settings or other data", ending=ending)
     artifact.match("f1")
 
 
@@ -106,7 +115,7 @@ def test_another_fingerprint_is_the_users_mistake(artifact):
 def test_documents_that_are_missing_or_damaged_are_one_line(artifact, name, content):
     path = artifact.folder / name
     path.unlink() if content is None else path.write_text(content, encoding="latin-1")
-    failure(lambda: artifact.document(name), RunError, str(path), "move the stage's folder away")
+    failure(lambda: artifact.document(name), RunError, str(path), ending=REPAIR)
     failure({"lineage.json": artifact.lineage, "metrics.json": artifact.metrics}[name], RunError, str(path))
 
 
@@ -145,7 +154,10 @@ def test_a_mark_of_another_format_says_which_and_what_to_do(artifact):
     path = artifact.folder / "DONE"
     mark = json.loads(path.read_text())
     path.write_text(json.dumps({"format": 7, "files": mark["files"]}))
-    failure(lambda: artifact.verify("f1"), InputError, str(path), "format 7", "has format 1", "output=")
+    ending = (
+        "7, this version of peso has format 1; use the version that made it (see lineage.json), or give another output="
+    )
+    failure(lambda: artifact.verify("f1"), InputError, f"{path}: is of format {ending}", ending=ending)
 
 
 @pytest.mark.parametrize("name", ["adapter/adapter_model.bin", "model/model.safetensors", "state.safetensors"])
@@ -156,11 +168,67 @@ def test_what_was_added_to_the_weights_is_found(artifact, name):
     failure(lambda: artifact.verify("f1"), RunError, f"{path}: was added since", "remove it", "--repair")
 
 
+@pytest.mark.parametrize("name", ["adapter/.hidden", "adapter/deeper/.hidden", "model/.hidden"])
+def test_hidden_files_beside_the_weights_are_none_of_them(artifact, name):
+    path = artifact.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    artifact.verify("f1")
+    assert artifact.stored_bytes == len((artifact.folder / "adapter/adapter_model.safetensors").read_bytes())
+
+
+def test_weights_in_folders_of_their_own_are_checked_and_counted(artifact):
+    deeper = artifact.folder / "adapter/deeper"
+    deeper.mkdir()
+    (deeper / "more.safetensors").write_text("more")
+    artifact.finish()
+    artifact.verify("f1")
+    assert artifact.stored_bytes == 4 + len((artifact.folder / "adapter/adapter_model.safetensors").read_bytes())
+    (deeper / "more.safetensors").write_text("less")
+    failure(lambda: artifact.verify("f1"), RunError, "adapter/deeper/more.safetensors: changed since", ending=REPAIR)
+
+
+def test_parts_of_a_method_leave_tensors_each_under_its_name(tmp_path):
+    artifact = Artifact(tmp_path)
+    artifact.write_state(adapter={}, regularizer={})
+    assert list(tmp_path.iterdir()) == []
+    assert artifact.read_state("adapter") == {}
+    one, two = torch.tensor([1.0, 2.0]), torch.tensor([3])
+    artifact.write_state(adapter={"a.A": one, "adapter:": two}, regularizer={"a.A": two})
+    found = artifact.read_state("adapter")
+    assert found.keys() == {"a.A", "adapter:"}
+    assert torch.equal(found["a.A"], one)
+    assert torch.equal(found["adapter:"], two)
+    assert artifact.read_state("regularizer")["a.A"].tolist() == [3]
+    assert artifact.read_state("adapt") == {}
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_a_log_must_reach_to_the_end_of_a_line_that_a_checkpoint_counts_on(tmp_path, size):
+    (tmp_path / "log.jsonl").write_text("{}\n[7]\n")
+    artifact = Artifact(tmp_path)
+    if size in (0, 3, 7):
+        artifact.check_log(size)
+    else:
+        failure(
+            lambda: artifact.check_log(size),
+            RunError,
+            "lacks lines that the stage's checkpoint counts on",
+            ending=REPAIR,
+        )
+
+
+def test_a_log_that_is_not_there_will_do_for_a_checkpoint_that_counts_on_none(tmp_path):
+    Artifact(tmp_path).check_log(0)
+    failure(lambda: Artifact(tmp_path).check_log(3), RunError, f"{tmp_path / 'log.jsonl'}: lacks lines")
+
+
 def test_what_a_killed_process_left_is_removed_when_a_stage_begins_again(tmp_path):
     artifact = Artifact(tmp_path / "stage_1")
     artifact.begin({}, LINEAGE)
     (artifact.folder / "adapter").mkdir()
-    left = [artifact.folder / ".checkpoint.safetensors.7.part", artifact.folder / "adapter" / ".tmpXyZ"]
+    (artifact.folder / "model").mkdir()
+    left = [artifact.folder / name for name in (".checkpoint.safetensors.7.part", "adapter/.tmpXyZ", "model/.tmp")]
     for path in left:
         path.touch()
     artifact.begin({}, LINEAGE)
@@ -180,7 +248,8 @@ def test_damaged_figures_that_were_added_later_can_be_worked_out_again(artifact)
     path = artifact.folder / "evaluations" / "abc.json"
     path.parent.mkdir()
     path.write_text("{")
-    failure(lambda: artifact.document("evaluations/abc.json"), RunError, str(path), "remove it")
+    ending = "; remove it to have its figures worked out again"
+    failure(lambda: artifact.document("evaluations/abc.json"), RunError, str(path), ending=ending)
 
 
 def test_all_artifacts_under_a_folder_are_found_in_order(tmp_path, artifact):
@@ -202,7 +271,39 @@ def test_without_git_there_is_no_commit(monkeypatch):
     assert provenance()["git_commit"] is None
 
 
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout that the package lies in, and a git that writes down what it is asked and answers with a script."""
+    (tmp_path / "checkout/peso_cli").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "checkout/peso_cli/artifacts.py"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    def git(answer):
+        path = tmp_path / "bin/git"
+        path.write_text(
+            f'#!{sys.executable}\nimport os, sys\nopen("asked", "w").write(" ".join(sys.argv[1:]))\n{answer}\n'
+        )
+        path.chmod(0o755)
+        return tmp_path / "checkout"
+
+    return git
+
+
+@pytest.mark.skipif(os.name != "posix", reason="puts a script in the place of git")
+def test_the_commit_is_that_of_the_checkout(checkout):
+    folder = checkout("print('abc')")
+    assert provenance()["git_commit"] is None  # the package isn't in a checkout
+    assert not (folder / "asked").exists()
+    (folder / ".git").mkdir()
+    assert provenance()["git_commit"] == "abc"
+    assert (folder / "asked").read_text() == "rev-parse HEAD"
+    checkout("sys.exit('fatal: no commit yet')")
+    assert provenance()["git_commit"] is None
+
+
 def test_equal_values_are_equal_texts():
+    assert canonical({"name": "größer"}) == '{"name":"größer"}'
     assert canonical({"b": 1, "a": [None, True]}) == canonical({"a": [None, True], "b": 1}) == '{"a":[null,true],"b":1}'
 
 

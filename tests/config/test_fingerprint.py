@@ -1,13 +1,17 @@
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from built_worlds import built
 from commands.running import SMALL
 from pretrained import save_pretrained
 from worlds import write_released
 
 from peso_cli.config.compose import compose
 from peso_cli.config.fingerprint import base_settings, digest, later_settings
+from peso_cli.files import sha256
+from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.stages import Run, open_run
 
 BOTH = [
@@ -211,3 +215,29 @@ def test_a_digest_knows_content_and_not_order():
     assert digest({"a": 1}) != digest({"a": 2})
     assert digest([1, 2]) != digest([2, 1])
     assert len(digest({})) == 64
+
+
+@dataclass(frozen=True)
+class OwnAdapter(Evolving):
+    """What somebody might write."""
+
+
+def test_the_code_of_a_part_of_ones_own_belongs_to_its_settings(plain):
+    config = replace(plain.config, adapter=OwnAdapter())
+    ours, own = (later_settings(one, {})["adapter"] for one in (plain.config, config))
+    assert own == {**ours, "code": sha256(Path(__file__))}
+
+
+@pytest.mark.parametrize("source", ["released", "built"])
+def test_of_data_in_files_only_what_chooses_among_it_belongs_to_the_settings(source):
+    whole = built(Path("somewhere"), source=source, semantic_ids="rq_vae", catalog="all")
+    config = compose(["dataset=released", "dataset.name=toy", "dataset.path=somewhere"]).config
+    if source == "released":
+        whole = config.dataset
+
+    def of(**changes):
+        return base_settings(replace(config, dataset=replace(whole, **changes)), {})["dataset"]
+
+    assert of() == of(path="elsewhere", sample_seed=3) == {"source": source, "name": "toy"}
+    assert of(catalog="visible") == {"source": source, "name": "toy", "catalog": "visible"}
+    assert of(sample_users=5) == {"source": source, "name": "toy", "sample_users": 5, "sample_seed": 1}

@@ -109,6 +109,8 @@ def test_taking_rows_takes_their_examples_in_that_order(users, window, data):
     rows = data.draw(st.lists(st.integers(0, len(found) - 1), max_size=8) if len(found) else st.just([]))
     taken = found.take(np.array(rows, dtype=np.int64))
     assert pairs(taken) == [pairs(found)[row] for row in rows]
+    assert taken.user.tolist() == [found.user[row] for row in rows]
+    assert [history.tolist() for history in taken.histories()] == [history for history, _ in pairs(taken)]
     assert taken.history_lengths.tolist() == [len(history) for history, _ in pairs(taken)]
 
 

@@ -79,6 +79,31 @@ def test_illegal_sequences_fall_behind_even_the_least_likely_legal_one():
     assert relevance([["x", "y", "a"]], [[-1.0, -2.0, -5000.0]], ["y"], legal=["a"]).tolist() == [[False, False, True]]
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int64", "float32"])
+def test_candidates_are_ranked_by_score_whatever_their_order_and_type(kind):
+    scores = np.array([[1, 3, 2], [250, 0, 7]], dtype=kind)
+    assert relevance([["a", "b", "c"]] * 2, scores, ["b", "a"]).tolist() == [[True, False, False]] * 2
+    assert relevance([["a", "b", "c"]] * 2, scores, ["a", "b"]).tolist() == [[False, False, True]] * 2
+    assert relevance([[5, 6, 7]] * 2, scores, [7, 7]).tolist() == [[False, True, False]] * 2
+
+
+def test_equal_scores_keep_the_order_of_arrival():
+    """Many of them: a sort that isn't stable leaves only short lists as they are."""
+    candidates = np.tile(np.arange(200), (200, 1))
+    hits = relevance(candidates, candidates % 2, np.arange(200))
+    odd_first = [*range(1, 200, 2), *range(0, 200, 2)]
+    assert hits.argmax(axis=1)[odd_first].tolist() == list(range(200))
+    assert hits.sum() == 200
+
+
+def test_a_candidate_that_arrives_twice_counts_twice():
+    hits = relevance([["a", "b", "a"]], [[3.0, 2.0, 1.0]], ["a"])
+    assert hits.tolist() == [[True, False, True]]
+    assert ndcg_at_k(hits, 3).tolist() == [1.5]
+    assert recall_at_k(hits, 3).tolist() == [1.0]
+    assert recall_at_k(hits, 3).dtype == ndcg_at_k(hits, 3).dtype == np.float64
+
+
 def test_sid_figures_of_known_ranks():
     figures = sid_figures(np.array([1, 3, 0, 10, 11]), 10)
     assert list(figures) == KEYS
@@ -120,6 +145,13 @@ def test_item_figures_of_a_shared_sid_worked_by_hand():
     assert figures["ndcg@1"][0] == 0
     assert figures["ndcg@5"][0] == pytest.approx((1 / log2(4) + 1 / log2(5) + 1 / log2(6)) / 4)
     assert figures["ndcg@10"][0] == pytest.approx((1 / log2(4) + 1 / log2(5) + 1 / log2(6) + 1 / log2(7)) / 4)
+
+
+def test_a_sequence_that_no_item_carries_keeps_its_place_in_the_list():
+    figures = item_figures(np.array([[-1, 0], [-1, -1]]), np.array([0, 0]), catalog_of([0, 1]))
+    assert figures["recall@1"].tolist() == [0, 0]
+    assert figures["recall@2"].tolist() == [1, 0]
+    assert figures["ndcg@2"].tolist() == [1 / log2(3), 0]
 
 
 def test_a_group_larger_than_the_list_shares_its_positions():

@@ -162,10 +162,23 @@ def test_unknown_numbers_are_read_and_given_back_where_they_lie():
         assert int(vectors.filled.sum()) == int(vectors.lengths.sum()) == sum(m.numel() for m in members)
 
 
-def test_the_gradient_of_a_step_outlives_the_next_one():
+@pytest.mark.parametrize(
+    "part",
+    [
+        chosen("softmax_kl"),
+        chosen("softmax_kl", smoothing=1e-8),
+        chosen("rank_kl"),
+        chosen("quadratic"),
+        chosen("l2"),
+        chosen("l2", unsquared=True),
+        chosen("orthogonal"),
+        chosen("o_lora"),
+    ],
+)
+def test_the_gradient_of_a_step_outlives_the_next_one(part):
     before = random_factors(SHAPES)
     now = moved(before)
-    penalty = chosen("softmax_kl").begin(RegularizerStart(nn.Module(), now, (before,)))
+    penalty = part.begin(RegularizerStart(nn.Module(), now, (before,)))
     first = gradients(penalty.value(Step()), now)
     kept = [gradient.clone() for gradient in first]
     with torch.no_grad():

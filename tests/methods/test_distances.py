@@ -9,6 +9,7 @@ from methods.choosing import chosen, gradients, moved, penalty_of, random_factor
 
 from peso_cli.methods import distances, divergences
 from peso_cli.methods.anchored import measured
+from peso_cli.methods.vectors import members_of, vectors_of
 
 VECTORS = [
     chosen(name, **changes)
@@ -50,6 +51,40 @@ def test_the_kl_is_that_of_its_definition_and_never_negative(pair):
     found = between(now, anchor, divergences.smoothed_softmax_kl(1e-3))
     assert found == pytest.approx(float((p * np.log(p / q)).sum()), rel=1e-9, abs=1e-12)
     assert found >= 0
+
+
+def kl_and_gradient(now, anchor, smoothing=0.0):
+    """As the definition has it, in logarithms, of softmaxes to which a number is added."""
+    p, q = [x - x.max() - np.log(np.exp(x - x.max()).sum()) for x in (now, anchor)]
+    one, other = ((np.exp(x) + smoothing) / (1 + smoothing * len(x)) for x in (p, q))
+    ratio = np.log(one / other) if smoothing else p - q
+    pull = np.exp(p) * (ratio - np.exp(p) @ ratio) / (1 + smoothing * len(p))
+    return float(one @ ratio), pull
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1e-8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("now", "anchor"),
+    [
+        ([0.0, 650.0, 2000.0, 1999.0], [0.0, 1.0, -2.0, 3.0]),
+        ([-2000.0, 0.0, 1.0, 1.5], [0.0, 1.0, -2.0, 3.0]),
+        ([0.25, 0.5, -3.0, 1.0], [0.25, 0.5, 0.0, 1.0]),
+        ([0.25, 3.5, 0.0, 1.0], [0.25, 0.5, 0.0, 1.0]),
+        ([-0.5, 0.0, 0.5, 1.0], [700.0, 0.0, 0.5, 1.0]),
+        *(([0.25, 0.5, step, 1.0], [0.25, 0.5, 0.0, 1.0]) for step in (-1.0, 1.0, -0.125, 0.125, -(2.0**-7), 2.0**-7)),
+    ],
+)
+def test_a_kl_of_far_and_of_lopsided_steps_is_that_of_its_definition(now, anchor, dtype, smoothing):
+    compare = divergences.smoothed_softmax_kl(smoothing) if smoothing else divergences.softmax_kl
+    vectors = vectors_of(one(now), "factor")
+    blocks = [vectors.read(members_of(one(values), "factor"), dtype) for values in (now, anchor)]
+    penalties, gradient = compare(vectors, blocks[1])(blocks[0], 3 * torch.ones_like(vectors.lengths))
+    value, pull = kl_and_gradient(np.array(now), np.array(anchor), smoothing)
+    assert penalties.dtype == torch.float64
+    assert penalties.tolist() == pytest.approx([value, 0.0], rel=1e-6)
+    assert gradient.dtype == dtype
+    assert vectors.factors(gradient)[0][0].tolist() == pytest.approx(3 * pull, rel=1e-5, abs=1e-7)
 
 
 @settings(max_examples=60, deadline=None)

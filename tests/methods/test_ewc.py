@@ -155,6 +155,18 @@ def test_the_running_one_decays_and_is_anchored_at_the_latest_factors():
     assert list(of_state(penalty.state)) == [3]
 
 
+def test_it_is_taken_of_some_examples_of_the_stage_before():
+    asked = []
+
+    class Asked(SomeData):
+        def examples(self, stage, most):
+            asked.append((stage, most))
+            return super().examples(stage, most)
+
+    replace(EACH, fisher_examples=3).begin(started(lora_model(), stage=5, data=Asked()))
+    assert asked == [(4, 3)]
+
+
 @pytest.mark.parametrize("part", [EACH, RUNNING])
 def test_at_the_anchor_there_is_no_penalty_and_no_pull(part):
     model = lora_model()
@@ -203,5 +215,6 @@ def test_it_needs_linear_factors_and_data():
         EACH.begin(started(lora_model(["embed_tokens", "q_proj"]), data=SomeData()))
     with pytest.raises(InputError, match="no LoRA factors"):
         EACH.begin(replace(started(lora_model(), data=SomeData()), factors={}))
-    with pytest.raises(InputError, match="no examples"):
+    with pytest.raises(InputError) as caught:
         EACH.begin(started(lora_model()))
+    assert str(caught.value) == "there are no examples of the stage before to take the Fisher information of"

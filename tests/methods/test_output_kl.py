@@ -106,6 +106,16 @@ def test_without_earlier_factors_the_present_ones_are_the_anchor():
     assert penalty.value(Step()).item() == 0.0
 
 
+def test_the_anchor_is_what_the_latest_stage_left():
+    model = lora_model()
+    present = {name: (a.detach().clone(), b.detach().clone()) for name, (a, b) in lora_factors(model).items()}
+    other = {name: (2 * a, b) for name, (a, b) in present.items()}
+    for past, apart in (((other, present), False), ((present, other), True)):
+        penalty = PART.begin(started(model, past=past))
+        read(model, padded(VOCABULARY.size))
+        assert bool(penalty.value(Step()) > 0) is apart
+
+
 def test_validation_is_not_looked_at_and_what_was_taken_is_gone():
     model, batch = lora_model(), padded(VOCABULARY.size)
     penalty = PART.begin(started(model))
