@@ -20,7 +20,7 @@ _DIGITS = 9
 
 _PLACE = tuple(Place.__dataclass_fields__)
 _UNTOLD = re.compile(
-    r"(stage|seed|output|variant|device|dataset\.path|decoding\.batch_tokens|trainer\.checkpoint_(minutes|steps)"
+    r"(stage|seed|output|variant|device|dataset\.path|decoding\.batch_tokens|trainer\.(checkpoint_(minutes|steps)|shard)"
     r"|(evaluation|tracker|cleaning|split|embedding|quantizer|tokenizer|experiment)\..*|.*\._target_)"
 )
 """Settings that don't tell one variant of a method from another."""
