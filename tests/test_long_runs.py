@@ -152,7 +152,7 @@ def test_a_method_that_looks_back_one_stage_reads_no_older_one(tmp_path, method)
 
 def test_a_method_that_sums_up_all_stages_is_seen_to_read_them(tmp_path):
     seen = trained(tmp_path, 4, "dataset.users=60", "method=sumlora_all")
-    assert ("older", "state.safetensors") in seen.read[4]
+    assert ("older", "adapter/adapter_model.safetensors") in seen.read[4]
 
 
 # What is shown of however many stages and methods there are
@@ -161,50 +161,50 @@ METHODS = ("peso", "single", "l2", "orthogonal", "output_kl", "rank_kl", "replay
 TABLES = ("main", "groups", "forgetting", "efficiency", "cumulative", "regularizers")
 
 
-@pytest.fixture(scope="module", params=[2, 3, 50])
-def runs(tmp_path_factory, request) -> tuple[Path, int]:
-    """Finished stages of many methods over few or many stages, each scored on itself and the two beside it."""
-    output, stages = tmp_path_factory.mktemp(f"of{request.param}"), request.param
+@pytest.fixture(scope="module", params=[(2, METHODS), (50, METHODS[:2])], ids=["two", "fifty"])
+def runs(tmp_path_factory, request) -> tuple[Path, int, tuple[str, ...]]:
+    """Finished stages, many or few, of few or many methods."""
+    stages, methods = request.param
+    output = tmp_path_factory.mktemp(f"of{stages}")
     made(output, "base", 1)
-    for place, method in enumerate(METHODS):
+    for place, method in enumerate(methods):
         for stage in range(2, stages + 1):
-            folder = made(output, method, stage, 0.1 + place / 100 + stage / 1000, words=(f"dataset.stages={stages}",))
+            words = (f"dataset.stages={stages}",)
+            folder = made(output, method, stage, 0.1 + place / 100 + stage / 1000, words=words)
             (folder / "log.jsonl").write_text('{"event": "train", "step": 1, "loss": 2.0, "learning_rate": 0.1}\n')
-    return output, stages
+    return output, stages, methods
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_have_room_for_any_number_of_stages(runs, name):
-    output, stages = runs
-    for form in ("terminal", "markdown", "latex", "csv", "json"):
-        answer = peso("tables", name, "--output", output, "--format", form)
-        assert answer.code in (0, 2), answer
-        assert "Traceback" not in answer.err
-    if name == "main" and stages == 50:
-        assert "50" in peso("tables", name, "--output", output, "--format", "csv").out
+    output, stages, methods = runs
+    answer = peso("tables", name, "--output", output, "--format", "csv")
+    assert answer.code == 0, answer
+    if name == "forgetting":
+        assert f"after stage {stages}" in answer.out
+    if name == "main":
+        assert {row.partition(",")[0] for row in answer.out.splitlines()} >= set(methods)
 
 
 @pytest.mark.parametrize("name", ["stages", "forgetting", "groups", "efficiency", "training"])
 def test_pictures_have_room_for_any_number_of_stages(runs, tmp_path, name):
-    output, _ = runs
-    answer = peso("plot", name, "method=peso,single,l2", "--output", output, "--to", tmp_path, "--format", "svg")
+    output, _, _ = runs
+    answer = peso("plot", name, "--output", output, "--to", tmp_path, "--format", "svg")
     assert answer.code == 0, answer
     (picture,) = tmp_path.glob("*.svg")
-    width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', picture.read_text()).groups()
-    # A page of a thousand inches is none.
-    assert max(float(width), float(height)) / 72 < 140
+    found = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', picture.read_text())
+    assert found is not None
+    # Beyond that a PNG of it would fill the memory.
+    assert float(found[1]) * float(found[2]) / 72**2 < 2500
 
 
-def test_more_methods_than_colours_are_told_apart(runs, tmp_path):
-    output, _ = runs
-    answer = peso("plot", "stages", "--output", output, "--to", tmp_path, "--format", "svg")
-    assert answer.code == 0, answer
-    looks = [tuple(sorted(style(place).items())) for place in range(len(METHODS))]
-    assert len(set(looks)) == len(METHODS) > len(COLOURS)
+def test_more_methods_than_colours_are_told_apart():
+    looks = [tuple(sorted(style(place).items())) for place in range(36)]
+    assert len(set(looks)) == 36 > len(COLOURS)
 
 
 def test_a_page_has_room_for_any_number_of_stages(runs, tmp_path):
-    output, stages = runs
-    answer = peso("report", "--output", output, "--to", tmp_path / "page.html", "method=peso,single")
+    output, stages, _ = runs
+    answer = peso("report", "--output", output, "--to", tmp_path / "page.html")
     assert answer.code == 0, answer
     assert f"stage {stages}" in (tmp_path / "page.html").read_text()

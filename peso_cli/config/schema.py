@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
-from peso_cli.config.types import STRICT, FolderName, Fraction, Natural, NonNegativeFloat, Positive, PositiveFloat, Rate
+from peso_cli.config.types import (
+    STRICT,
+    FolderName,
+    Fraction,
+    Natural,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Rate,
+    Scale,
+)
 from peso_cli.data.raw import BuiltDataset, Cleaning, RawDataset, Split
 from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.methods.parts import Adapter, Memory, Regularizer
@@ -140,7 +150,7 @@ class Trainer:
     epochs: Natural
     later_epochs: Natural
     learning_rate: Rate
-    later_stage_scale: Rate
+    later_stage_scale: Scale
     batch_tokens: Positive
     accumulation: Positive
     warmup: Fraction

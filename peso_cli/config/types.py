@@ -14,6 +14,7 @@ Natural = Annotated[int, Field(strict=True, ge=0)]
 Fraction = Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(strict=True, ge=0.0, allow_inf_nan=False)]
-Rate = Annotated[float, Field(strict=True, gt=0.0, le=1e9)]
-"""A learning rate or a factor on one; its bound keeps their products inside float32."""
+Rate = Annotated[float, Field(strict=True, gt=0.0, le=1e30, allow_inf_nan=False)]
+Scale = Annotated[float, Field(strict=True, gt=0.0, le=1e6, allow_inf_nan=False)]
+"""A learning rate, and a factor on one; their bounds keep the product inside float32, beyond which no step is taken."""
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

@@ -54,6 +54,14 @@ SWEEP = (*WORDS, "method=peso", "stage=2", "regularizer.strength=3000.0,1e300")
 """A sweep of two runs: one is done, the other diverges."""
 
 
+LOG = ("dataset=csv", "dataset.name=shop", "dataset.path=shop", "dataset.interactions=[log.csv]", "dataset.items=[]")
+COLUMNS = ("dataset.columns.user=who", "dataset.columns.item=what", "dataset.columns.timestamp=when")
+SPLIT = ("split.shares=[0.6,0.4]", "split.min_events=3", "cleaning.core_users=3", "cleaning.core_items=1")
+IDS = ("embedding=cooccurrence", "embedding.width=4", "quantizer.levels=2", "quantizer.codes=4")
+BUILT = ("dataset=built", "dataset.name=shop", "dataset.path=shop")
+"""Overrides that lead to the built dataset, which has two stages and semantic IDs."""
+
+
 class Stopping:
     """A display that sends the process a signal once a stage has taken some steps."""
 
@@ -79,14 +87,30 @@ def data(folder: Path) -> None:
     write_released(folder, index, blocks, {item: {"title": f"The {n}th"} for n, item in enumerate(items)})
 
 
+def log(path: Path) -> None:
+    """Write a log in which each of a few users takes an item a day."""
+    random, day = Random(2), 86_400
+    events = [f"u{u},i{random.randrange(16)},{(15_000 + d) * day + u}\n" for d in range(10) for u in range(8)]
+    path.write_text("who,what,when\n" + "".join(events))
+
+
+def done(*words: str) -> None:
+    """Run a command that must succeed."""
+    answer = peso(*words)
+    assert answer.code == 0, answer
+
+
 def make(folder: Path) -> None:
     """Write all samples into a folder that isn't there yet."""
     folder.mkdir()
     os.chdir(folder)
+    log(Path("log.csv"))
+    done("data", "build", *LOG, *COLUMNS, *SPLIT)
+    done("tokenize", *BUILT, *IDS)
     data(Path("data"))
-    assert peso("train", *WORDS, "method=peso", "stage=1..3").code == 0
-    assert peso("evaluate", *WORDS, "method=peso", "stage=2", "evaluation.on=[1,2]").code == 0
-    assert peso("evaluate", *WORDS, "method=peso", "stage=3", "decoding=positional", "decoding.beams=10").code == 0
+    done("train", *WORDS, "method=peso", "stage=1..3")
+    done("evaluate", *WORDS, "method=peso", "stage=2", "evaluation.on=[1,2]")
+    done("evaluate", *WORDS, "method=peso", "stage=3", "decoding=positional", "decoding.beams=10")
     assert peso("sweep", *SWEEP).code == 1
     with contextlib.suppress(KeyboardInterrupt):
         ensure(open_run(compose([*WORDS, "method=single"])), [2], Stopping())

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from commands.running import files_of, peso, refused
-from compatibility.samples import HERE, STOPPED_AT, SWEEP, WORDS
+from compatibility.samples import BUILT, COLUMNS, HERE, IDS, LOG, SPLIT, STOPPED_AT, SWEEP, WORDS
 from safetensors import safe_open
 
 from peso_cli.artifacts import FORMAT, Artifact
@@ -62,9 +62,9 @@ def test_samples_of_this_format_are_kept():
 
 
 def test_everything_says_of_which_format_it_is(own):
-    names = ("DONE", "DIVERGED", "lineage.json", "plan.json", "ledger.json")
-    documents = [path for name in names for path in own.rglob(name)]
-    assert len(documents) == 3 + 1 + 5 + 1 + 1
+    names = ("DONE", "DIVERGED", "lineage.json", "plan.json", "ledger.json", "dataset.json", "tokenizer.json")
+    documents = [path for name in (*names, "stage.json") for path in own.rglob(name)]
+    assert len(documents) == 3 + 1 + 5 + 1 + 1 + 1 + 1 + 2
     assert {json.loads(path.read_text())["format"] for path in documents} == {FORMAT}
     with safe_open(only("runs/toy/tiny/single/*/seed_1/stage_2/checkpoint.safetensors"), framework="pt") as file:
         assert file.metadata()["format"] == checkpoints.FORMAT
@@ -171,6 +171,17 @@ def test_the_index_file_is_read(samples):
     assert json.loads(answer.out)["target"].startswith("item")
 
 
+def test_a_built_dataset_and_its_semantic_ids_are_read_and_reused(samples):
+    before = files_of(samples)
+    answer = peso("data", "examples", *BUILT, "--stage", "2", "--split", "test")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out.splitlines()[0])["target"].startswith("i")
+    for command in (("data", "build", *LOG, *COLUMNS, *SPLIT), ("tokenize", *BUILT, *IDS)):
+        answer = peso(*command)
+        assert answer.code == 0, answer.err
+    assert files_of(samples) == before
+
+
 # Other formats
 
 
@@ -240,6 +251,17 @@ def test_a_sweep_of_another_format_says_to_give_its_command_again_which_works(ow
     with pytest.raises(RunError, match=rf"plan.json: .* of format {other}, .* give the sweep's command again"):
         _ = Ledger(folder).jobs
     assert peso("sweep", *SWEEP, "--plan").code == 0
+
+
+@OTHER
+@pytest.mark.parametrize("name", ["dataset.json", "stage_2/stage.json", "semantic_ids/rq_kmeans/tokenizer.json"])
+def test_a_dataset_of_another_format_is_refused_with_its_mend(own, other, name):
+    rewrite(Path("shop") / name, format=other)
+    answer = peso("data", "examples", *BUILT, "--stage", "2", "--split", "test")
+    assert answer.code in (1, 2)
+    (line,) = answer.err.splitlines()
+    for part in (f"shop/{name}: has format {other}", "again"):
+        assert part in line
 
 
 # A default that has changed
