@@ -14,29 +14,24 @@ from typing import Any
 import yaml
 
 from peso_cli.artifacts import Artifact
-from peso_cli.config.compose import leaves, validate
+from peso_cli.config.compose import Composed, leaves
 from peso_cli.config.fingerprint import base_settings, later_settings
-from peso_cli.config.schema import Config
-from peso_cli.errors import InputError
+from peso_cli.reports.shapes import refuse_unbounded
 
 _MOST = 3
 """Stages that differ in more settings are others, not the same under another default."""
 
-_NOTHING = object()
-"""What a setting is that isn't there."""
 
-
-def lookalike(artifact: Artifact, config: Config, contents: Mapping[str, str]) -> str:
+def lookalike(artifact: Artifact, composed: Composed, contents: Mapping[str, str]) -> str:
     """Say which finished stage is nearly a wanted one, and which settings lead to it; empty where there is none.
 
     Args:
         artifact: where the wanted stage would lie.
-        config: the settings that lead there.
+        composed: the configuration that leads there.
         contents: digests of the files that the backbone starts from.
     """
-    first = artifact.folder.name == "stage_1"
-    wanted = _shaping(config, contents, first)
-    found = [(_other(wanted, theirs), folder) for folder, theirs in _beside(artifact, contents, first)]
+    shaping = _shaping(composed, contents, first=artifact.folder.name == "stage_1")
+    found = [(_other(shaping, theirs), folder) for folder, theirs in _beside(artifact)]
     near = [(differing, folder) for differing, folder in found if _near(differing)]
     if not near:
         return ""
@@ -44,34 +39,36 @@ def lookalike(artifact: Artifact, config: Config, contents: Mapping[str, str]) -
     return f"; to use {folder}, give {' '.join(_override(key, value) for key, value in differing.items())}"
 
 
-def _beside(artifact: Artifact, contents: Mapping[str, str], first: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the finished stages of other variants in the same place, with the settings that shaped them."""
+def _beside(artifact: Artifact) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the finished stages of other variants in the same place, with their settings."""
     stage, seed = artifact.folder.name, artifact.folder.parent.name
     for folder in sorted(artifact.folder.parents[2].glob(f"*/{seed}/{stage}")):
         if Artifact(folder).finished and folder != artifact.folder:
             try:
-                plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-                yield folder, _shaping(validate(plain), contents, first)
-            except (InputError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
-                continue  # damaged, or of a version with other settings
+                text = (folder / "config.yaml").read_text(encoding="utf-8")
+                refuse_unbounded(text)
+                yield folder, dict(leaves(yaml.safe_load(text)))
+            except (OSError, ValueError, AttributeError, yaml.YAMLError):
+                continue  # whoever asks for a damaged stage is told
 
 
-def _shaping(config: Config, contents: Mapping[str, str], first: bool) -> dict[str, Any]:
-    """Return the settings that shape a stage, by the key under which they are given."""
-    settings = base_settings(config, contents) if first else later_settings(config, contents)
+def _shaping(composed: Composed, contents: Mapping[str, str], first: bool) -> dict[str, Any]:
+    """Return the settings that shape a stage, as they were given, by dotted key."""
+    settings = (base_settings if first else later_settings)(composed.config, contents)
     if "lora" in settings:
         settings["backbone"] = {**settings["backbone"], "lora": settings.pop("lora")}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in leaves(settings)}
+    given = dict(leaves(composed.plain))
+    return {key: given.get(key) for key, _ in leaves(settings)}
 
 
-def _other(wanted: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of their settings that are others."""
-    return {key: value for key, value in theirs.items() if wanted.get(key, _NOTHING) != value}
+def _other(shaping: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of their settings that are others; what had no such setting yet can't be told by it."""
+    return {key: theirs[key] for key, value in shaping.items() if key in theirs and theirs[key] != value}
 
 
 def _near(differing: Mapping[str, Any]) -> bool:
-    """Tell whether a few overrides make up for a difference; they can't choose another part, or change its code."""
-    return 0 < len(differing) <= _MOST and not any(key.endswith((".name", ".code")) for key in differing)
+    """Tell whether a few overrides make up for a difference; they can't choose another part."""
+    return 0 < len(differing) <= _MOST and not any(key.endswith(".name") for key in differing)
 
 
 def _override(key: str, value: Any) -> str:

@@ -143,7 +143,7 @@ class Run:
         for number, artifact in enumerate(lineage, start=1):
             if not artifact.finished:
                 command = shlex.join(["peso", "train", *self.composed.arguments(stage)])
-                beside = lookalike(artifact, self.config, self.contents)
+                beside = lookalike(artifact, self.composed, self.contents)
                 raise InputError(
                     f"stage {number} of {self.config.method.name} isn't trained with these settings "
                     f"(looked in {artifact.folder}){beside}; first run: {command}"

@@ -183,7 +183,7 @@ def test_tables_have_room_for_any_number_of_stages(runs, name):
     if name == "forgetting":
         assert f"after stage {stages}" in answer.out
     if name == "main":
-        assert {row.partition(",")[0] for row in answer.out.splitlines()} >= set(methods)
+        assert all(f",{method}," in answer.out for method in methods)
 
 
 @pytest.mark.parametrize("name", ["stages", "forgetting", "groups", "efficiency", "training"])
