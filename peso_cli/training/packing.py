@@ -74,7 +74,7 @@ class Packer:
         if batch:
             yield batch
 
-    def batch(self, members: list[tuple[int, int]]) -> Batch:
+    def batch(self, members: Sequence[tuple[int, int]]) -> Batch:
         """Lay one planned batch out."""
         return self.layout.batch([(self.sources[source], row) for source, row in members])
 
