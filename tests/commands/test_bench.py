@@ -57,6 +57,7 @@ def test_growth_looks_at_many_users_and_items(monkeypatch):
     assert all(trie["bytes_per_item"] < 100 for trie in document["trie"].values())
 
 
+@pytest.mark.long
 def test_tracking_is_timed_beside_runs_without_it():
     document = peso("bench", "tracking", *SMALL, "--repeats", "1", "--json").document
     ways = document["ways"]
