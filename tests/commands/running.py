@@ -105,8 +105,9 @@ def learnt(folder: Path) -> dict[str, Any]:
 def left(output: Path) -> dict[str, Any]:
     """All that equal runs in folders of the same name must leave: every file to the byte, but for times and memory.
 
-    The mark has a checksum of the metrics, times and all; of it, those of the other files count. Of a process that was
-    killed a lock's file may lie there; it holds nothing.
+    Somebody may commit between two of them, so the commit is left out. The mark has checksums of the metrics and the
+    lineage with all this; of it, those of the other files count. Of a process that was killed a lock's file may lie
+    there; it holds nothing.
     """
     found: dict[str, Any] = {name: data for name, data in files_of(output).items() if not name.endswith(".lock")}
     for name, data in found.items():
@@ -114,6 +115,8 @@ def left(output: Path) -> dict[str, Any]:
             metrics = json.loads(data)
             assert {"seconds", "peak_bytes"} <= metrics.keys()
             found[name] = json.dumps({**metrics, "seconds": None, "peak_bytes": None})
+        if name.endswith("/lineage.json"):
+            found[name] = {**json.loads(data), "git_commit": None}
         if name.endswith("/DONE"):
-            found[name] = json.loads(data)["files"]
+            found[name] = {**json.loads(data)["files"], "lineage.json": None}
     return found
