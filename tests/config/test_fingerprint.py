@@ -230,10 +230,9 @@ def test_the_code_of_a_part_of_ones_own_belongs_to_its_settings(plain):
 
 @pytest.mark.parametrize("source", ["released", "built"])
 def test_of_data_in_files_only_what_chooses_among_it_belongs_to_the_settings(source):
-    whole = built(Path("somewhere"), source=source, semantic_ids="rq_vae", catalog="all")
     config = compose(["dataset=released", "dataset.name=toy", "dataset.path=somewhere"]).config
-    if source == "released":
-        whole = config.dataset
+    of_ids = built(Path("somewhere"), semantic_ids="rq_vae", catalog="all")
+    whole = config.dataset if source == "released" else of_ids
 
     def of(**changes):
         return base_settings(replace(config, dataset=replace(whole, **changes)), {})["dataset"]
