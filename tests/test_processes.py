@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pretrained import save_pretrained
 from safetensors.numpy import load_file
-from together import start_together, together
+from team import start_together, together
 
 from peso_cli import processes
 from peso_cli.artifacts import find_artifacts
