@@ -1,6 +1,7 @@
 import json
 import os
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -154,9 +155,8 @@ def test_a_mark_of_another_format_says_which_and_what_to_do(artifact):
     path = artifact.folder / "DONE"
     mark = json.loads(path.read_text())
     path.write_text(json.dumps({"format": 7, "files": mark["files"]}))
-    ending = (
-        "7, this version of peso has format 1; use the version that made it (see lineage.json), or give another output="
-    )
+    ending = f"7, this version of peso ({version('peso')}) has format 1; use the version that made it "
+    ending += "(it isn't recorded), or give another output="
     failure(lambda: artifact.verify("f1"), InputError, f"{path}: is of format {ending}", ending=ending)
 
 
