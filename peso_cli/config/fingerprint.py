@@ -13,6 +13,7 @@ from peso_cli.artifacts import canonical
 from peso_cli.config.schema import Config, ConfigBackbone, ReleasedDataset
 from peso_cli.data.raw import BuiltDataset
 from peso_cli.files import sha256
+from peso_cli.two_tower.settings import TwoTower
 
 _LATER_ONLY = ("later_stage_scale", "later_epochs")
 _NEVER = ("checkpoint_minutes",)
@@ -43,11 +44,16 @@ def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any
     return {
         **base_settings(config, contents),
         "trainer": trainer,
-        "lora": dataclasses.asdict(config.backbone.lora),
+        **_lora(config),
         "adapter": _settings(config.adapter),
         "regularizer": _settings(config.regularizer),
         "memory": _settings(config.memory),
     }
+
+
+def _lora(config: Config) -> dict[str, Any]:
+    """Return the shape of the adapter; two-tower models have none."""
+    return {} if isinstance(config.backbone, TwoTower) else {"lora": dataclasses.asdict(config.backbone.lora)}
 
 
 def _settings(part: Any) -> dict[str, Any]:
