@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,16 @@ def adjacency(interactions: csr_matrix, device: torch.device) -> Tensor:
     degrees = np.asarray(edges.sum(axis=1)).reshape(-1)
     scale = diags(np.where(degrees > 0, np.maximum(degrees, 1.0) ** -0.5, 0.0).astype(np.float32))
     found = (scale @ edges @ scale).tocsr()
-    indices = [torch.from_numpy(part.astype(np.int64)) for part in (found.indptr, found.indices)]
-    values = torch.from_numpy(found.data.astype(np.float32))
-    return torch.sparse_csr_tensor(*indices, values, size=found.shape, check_invariants=False).to(device)
+    rows, columns = (torch.from_numpy(part.astype(np.int64)) for part in (found.indptr, found.indices))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "beta state", once in every process
+        values = torch.from_numpy(found.data.astype(np.float32))
+        return torch.sparse_csr_tensor(rows, columns, values, found.shape).to(device)
 
 
 def propagated(vectors: Tensor, graph: Tensor, layers: int) -> Tensor:
     """Return the mean of vectors and what `layers` steps over the graph make of them."""
-    result: Tensor = _Propagation.apply(vectors, graph, layers)
+    result: Tensor = _Propagation.apply(vectors, graph, layers)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -41,7 +44,7 @@ class _Propagation(torch.autograd.Function):
         return _mean_of_layers(vectors, graph, layers)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _mean_of_layers(gradient.contiguous(), ctx.graph, ctx.layers), None, None
 
 
