@@ -210,3 +210,24 @@ def test_a_digest_knows_content_and_not_order():
     assert digest({"a": 1}) != digest({"a": 2})
     assert digest([1, 2]) != digest([2, 1])
     assert len(digest({})) == 64
+
+
+TWO_TOWER = ["backbone=lightgcn", "method=two_tower_finetune"]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("backbone.layers=2", (True, True)),
+        ("backbone.seen=kept", (True, True)),
+        ("backbone=bpr", (True, True)),
+        ("backbone.cold_start=random", (False, True)),
+        ("method=two_tower_pisa", (False, True)),
+        ("memory=replay", (False, True)),
+        ("decoding.top_k=5", (False, False)),
+    ],
+)
+def test_what_shapes_the_stages_of_a_two_tower_model(override, stages):
+    one, other = (compose([*SMALL[:3], *TWO_TOWER, *more]).config for more in ([], [override]))
+    differ = (base_settings(one, {}) != base_settings(other, {}), later_settings(one, {}) != later_settings(other, {}))
+    assert differ == stages
