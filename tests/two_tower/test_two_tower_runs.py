@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands.running import learnt, peso, refused
+from commands.running import SMALL, learnt, peso, refused
 from safetensors.torch import load_file
 from test_stages import in_training, interrupt
 from towers import arguments, folder
@@ -143,7 +143,7 @@ def test_equal_runs_leave_equal_bytes(base, tmp_path):
 
 
 def test_training_brings_the_loss_down(base, tmp_path):
-    words = ("trainer.epochs=15", "backbone.l2=0")
+    words = ("trainer.epochs=15", "trainer.patience=15", "trainer.learning_rate=0.03", "backbone.l2=0")
     assert peso("train", "stage=1", *arguments(tmp_path, "bpr", "finetune", *words)).code == 0
     losses = curve(folder(tmp_path, "bpr", "finetune", 1), "loss")
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -194,3 +194,36 @@ def test_recommendations_evaluations_and_lists_of_runs(base):
     assert known != strange
     assert not {row["item"] for row in known} & set(history)
     assert "lightgcn" in peso("runs", "--output", output).out
+
+
+@pytest.fixture(scope="module")
+def swept(base, tmp_path_factory):
+    """An output folder with a sweep of two-tower runs, and a language model on the same users."""
+    output = Path(shutil.copytree(base("lightgcn"), tmp_path_factory.mktemp("swept") / "outputs"))
+    words = [word for word in arguments(output, "lightgcn", "finetune") if not word.startswith("method=")]
+    grid = ("method=two_tower_finetune,two_tower_contrastive", "regularizer.strength=0.1,0.2", "stage=2")
+    answer = peso("sweep", *words, *grid)
+    assert answer.code == 0, answer.err
+    answer = peso("train", "stage=2", "method=single", f"output={output}", *SMALL)
+    assert answer.code == 0, answer.err
+    return output
+
+
+def test_a_sweep_leaves_out_what_a_strategy_has_not(swept):
+    found = [path.parts[-5] for path in swept.glob("synthetic/lightgcn/*/*/seed_1/stage_2/DONE")]
+    assert sorted(found) == ["two_tower_contrastive", "two_tower_contrastive", "two_tower_finetune"]
+
+
+def test_the_table_sets_two_tower_runs_beside_language_models(swept):
+    answer = peso("tables", "two_tower", "--output", swept, "--format", "csv")
+    assert answer.code == 0, answer.err
+    for row in (
+        "two_tower_finetune, lightgcn",
+        "two_tower_contrastive (regularizer.strength=0.2), lightgcn",
+        "single, tiny",
+    ):
+        assert row in answer.out
+    assert "against single, tiny" in answer.out
+    alone = peso("tables", "two_tower", "--output", swept, "--format", "csv", "backbone=lightgcn")
+    assert "against two_tower_finetune" in alone.out
+    refused(peso("tables", "two_tower", "--output", swept, "backbone=tiny"), "needs a method whose name begins with")
