@@ -227,3 +227,9 @@ def test_the_table_sets_two_tower_runs_beside_language_models(swept):
     alone = peso("tables", "two_tower", "--output", swept, "--format", "csv", "backbone=lightgcn")
     assert "against two_tower_finetune" in alone.out
     refused(peso("tables", "two_tower", "--output", swept, "backbone=tiny"), "needs a method whose name begins with")
+
+
+def test_the_report_says_how_two_tower_models_rank(swept, tmp_path):
+    answer = peso("report", "--output", swept, "--to", tmp_path / "report.html", "backbone=lightgcn")
+    assert answer.code == 0, answer.err
+    assert "of all items, those that a user had left out, top 10" in (tmp_path / "report.html").read_text()
