@@ -40,7 +40,7 @@ class AnyRanker(Protocol):
         histories: Sequence[History],
         k: int,
         tick: Callable[[int, int], None] = ...,
-        users: Sequence[str | None] | None = None,
+        names: Sequence[str | None] | None = None,
     ) -> Ranking:
         """Rank for (n) histories and, for models that know them, (n) ids of users."""
 

@@ -74,7 +74,7 @@ def _rank(run: Run, stage: int, user: str | None, history: NDArray[np.int32], k:
     check_length(run.config, catalog, k)
     lineage = run.require(stage)
     with TerminalDisplay():
-        ranking = learner_of(run.config).open_ranker(run.config, run.dataset, lineage).rank([history], k, users=[user])
+        ranking = learner_of(run.config).open_ranker(run.config, run.dataset, lineage).rank([history], k, names=[user])
     lists = ranking.rows if ranking.items is None else ranking.items
     rows: list[dict[str, Any]] = []
     for found, score in zip(lists[0].tolist(), ranking.scores[0].tolist(), strict=True):

@@ -118,19 +118,23 @@ class Scored:
 
     def summary(self) -> Summary:
         """Return the figures: `sid` hits at the top level, `item` and the baselines beside them, and by group."""
-        targets = self.examples.target_items
-        sid, item = sid_figures(self.ranks, self.rows.shape[1]), item_figures(self.rows, targets, self.catalog)
-        if self.items is not None:
-            item = sid_figures(sid_ranks(self.items, targets), self.rows.shape[1])
+        sid = sid_figures(self.ranks, self.rows.shape[1])
         return {
             **mean_figures(sid),
             "kind": "sid",
-            "item": mean_figures(item),
+            "item": mean_figures(self._item_figures()),
             "popularity": self._popularity(),
             **self._ceiling(sid),
             **self._left_out(),
             "groups": self._by_group(sid),
         }
+
+    def _item_figures(self) -> Figures:
+        """Return the figures of items: in expectation over those that share a semantic ID, or of the list of items."""
+        targets = self.examples.target_items.astype(np.int64)
+        if self.items is None:
+            return item_figures(self.rows, targets, self.catalog)
+        return sid_figures(sid_ranks(self.items, targets), self.items.shape[1])
 
     def _by_group(self, figures: Figures) -> Summary:
         members = self.groups

@@ -64,7 +64,7 @@ class Ranker:
         histories: Sequence[History],
         k: int,
         tick: Callable[[int, int], None] = lambda done, total: None,
-        users: Sequence[str | None] | None = None,
+        names: Sequence[str | None] | None = None,
     ) -> Ranking:
         """Rank for (n) histories of catalog indices, oldest first; equal ones are ranked for once.
 
@@ -72,7 +72,7 @@ class Ranker:
             histories: one array per user.
             k: recommendations per user; at most the width of the beam.
             tick: called with (users done, users in all).
-            users: their ids, which tell a language model nothing.
+            names: the users' ids, which tell a language model nothing.
 
         Raises:
             InputError: the beam or the catalog is too small for k.

@@ -55,7 +55,7 @@ class TowerRanker:
         histories: Sequence[History],
         k: int,
         tick: Callable[[int, int], None] = lambda done, total: None,
-        users: Sequence[str | None] | None = None,
+        names: Sequence[str | None] | None = None,
     ) -> Ranking:
         """Rank for (n) users by their ids and their histories of catalog indices, oldest first.
 
@@ -71,7 +71,7 @@ class TowerRanker:
         if known < k:
             raise InputError(f"the model knows {known} distinct semantic IDs, fewer than {k} recommendations")
         rows = [
-            self.roster.users.get(user, -1) if user is not None else -1 for user in users or [None] * len(histories)
+            self.roster.users.get(user, -1) if user is not None else -1 for user in names or [None] * len(histories)
         ]
         queries = queries_of(rows, [self.roster.row_of[history] for history in histories], self.window)
         found = [np.zeros((len(histories), k), dtype=kind) for kind in (np.int64, np.int64, np.float32)]
@@ -92,5 +92,6 @@ class TowerRanker:
         of_sid = scores.new_full((len(scores), len(self.catalog.sids)), -torch.inf)
         of_sid.scatter_reduce_(1, of_item.clamp(min=0).expand_as(scores), scores, "amax")
         best_sids, sids = of_sid.topk(k)
-        sids, items = sids.masked_fill(best_sids.isneginf(), -1).cpu(), items.cpu().numpy()
-        return sids.numpy(), np.where(np.isneginf(best.cpu().numpy()), -1, self.roster.items[items]), best.cpu().numpy()
+        rows, names = sids.masked_fill(best_sids.isneginf(), -1), self.roster.items[items.cpu().numpy()]
+        values = best.cpu().numpy()
+        return rows.cpu().numpy(), np.where(np.isneginf(values), -1, names), values

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -53,9 +54,10 @@ class Seen:
             drawn[had] = torch.randint(count, (len(had),)).numpy()
         return drawn
 
-    def _has(self, keys: Index) -> Index:
+    def _has(self, keys: Index) -> NDArray[np.bool_]:
         place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return self._keys[place] == keys
+        had: NDArray[np.bool_] = self._keys[place] == keys
+        return had
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.training.checkpoints import Checkpoint
 from peso_cli.training.loop import Job, Log, Progress, train
 from peso_cli.training.memory import begin_peak
+from peso_cli.training.packing import Packer
 from peso_cli.training.sequences import shared
 from peso_cli.training.stage import StageTask, Tick, make_deterministic, stage_seed
 from peso_cli.two_tower.adapters import Inherited
@@ -195,8 +196,9 @@ class _Stage:
         return Job(
             model=model,
             penalty=None,
-            train=self._batches(memory),
-            valid=Validation(_asked(data), BLOCK),
+            # Of a packer the loop asks `plan` and `batch` alone.
+            train=cast(Packer, self._batches(memory)),
+            valid=cast(Packer, Validation(_asked(data), BLOCK)),
             trainer=replace(trainer, accumulation=1),
             epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
             learning_rate=trainer.learning_rate * (1.0 if first else trainer.later_stage_scale),

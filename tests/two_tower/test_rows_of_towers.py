@@ -94,7 +94,7 @@ def ranker(seen=None, known=4, catalog=None):
 
 
 def test_items_are_ranked_by_score_and_semantic_ids_by_their_best_item():
-    found = ranker().rank([np.array([0], np.int32)], 3, users=["u"])
+    found = ranker().rank([np.array([0], np.int32)], 3, names=["u"])
     assert found.items.tolist() == [[2, 1, 3]]
     assert found.scores.tolist() == [[4.0, 3.0, 2.0]]
     assert found.rows.tolist() == [[1, 2, 0]]  # rows of (0, 0), (0, 1), (1, 0)
@@ -102,28 +102,28 @@ def test_items_are_ranked_by_score_and_semantic_ids_by_their_best_item():
 
 def test_what_a_user_had_and_what_the_history_holds_is_left_out():
     seen = seen_of(1, 4, [(0, 2)])
-    found = ranker(seen).rank([np.array([3], np.int32)], 3, users=["u"])
+    found = ranker(seen).rank([np.array([3], np.int32)], 3, names=["u"])
     assert found.items.tolist() == [[1, 0, -1]]
     assert found.rows.tolist() == [[1, 0, -1]]
-    stranger = ranker(seen).rank([np.array([3], np.int32)], 3, users=["nobody"])
+    stranger = ranker(seen).rank([np.array([3], np.int32)], 3, names=["nobody"])
     assert stranger.items.tolist() == [[2, 1, 0]]
     assert np.array_equal(ranker(seen).rank([np.array([3], np.int32)], 3).items, stranger.items)
 
 
 def test_only_visible_items_that_the_model_knows_are_recommended():
     shown = catalog_of(CODES).seen(np.array([True, True, False, True]))
-    assert ranker().within(shown).rank([np.array([], np.int32)], 3, users=["u"]).items.tolist() == [[1, 3, 0]]
-    found = ranker(known=3).rank([np.array([3, 0], np.int32)], 2, users=["u"])
+    assert ranker().within(shown).rank([np.array([], np.int32)], 3, names=["u"]).items.tolist() == [[1, 3, 0]]
+    found = ranker(known=3).rank([np.array([3, 0], np.int32)], 2, names=["u"])
     assert found.items.tolist() == [[2, 1]]
     with pytest.raises(InputError, match="the model knows 2 distinct semantic IDs, fewer than 3 recommendations"):
-        ranker(known=3).rank([np.array([0], np.int32)], 3, users=["u"])
+        ranker(known=3).rank([np.array([0], np.int32)], 3, names=["u"])
 
 
 def test_figures_of_items_are_of_the_list_of_items():
     block = block_of({"u": ([], [0, 3, 1])}, stage=1)
     dataset = dataset_of([block])
     users = examples(block, "test", 5)
-    found = ranker().rank(users.histories(), 3, users=["u"])
+    found = ranker().rank(users.histories(), 3, names=["u"])
     scored = Scored(dataset, 1, "test", users, found.rows, found.scores, found.items)
     summary = scored.summary()
     # Item 2 comes first and shares the target's semantic ID; the target itself, item 1, is second.
