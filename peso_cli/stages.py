@@ -9,24 +9,26 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from peso_cli import processes
 from peso_cli.artifacts import FORMAT, Artifact, provenance
 from peso_cli.backbones.sources import contents
 from peso_cli.config.compose import Composed
 from peso_cli.config.fingerprint import base_settings, digest, later_settings
-from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone
+from peso_cli.config.schema import STAGE_FORMS, Config, ConfigBackbone, PretrainedBackbone
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import DivergedError, InputError, RunError
 from peso_cli.files import blaming
+from peso_cli.learners import check_parts, learner_of
 from peso_cli.lookalikes import lookalike
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.methods.memories.current import Current
 from peso_cli.methods.parts import Adapter, Memory, Regularizer
 from peso_cli.methods.regularizers.none import NoRegularizer
+from peso_cli.two_tower.adapters import Inherited
 
 if TYPE_CHECKING:
     from peso_cli.tracking.record import NoRecord, Record
@@ -103,8 +105,7 @@ class Run:
         """Return the adapter, regularizer and memory of a stage; stage 1 is the same for every method."""
         if stage > 1:
             return self.config.adapter, self.config.regularizer, self.config.memory
-        first = FullWeights() if isinstance(self.config.backbone, ConfigBackbone) else Evolving()
-        return first, NoRegularizer(), Current()
+        return _first_adapter(self.config), NoRegularizer(), Current()
 
     def fingerprint(self, stage: int) -> str:
         """Return the digest of everything that shapes a stage: settings, seed, data, and the stage before it."""
@@ -152,6 +153,17 @@ class Run:
         return lineage
 
 
+def _first_adapter(config: Config) -> Adapter:
+    """Return the adapter of stage 1."""
+    match config.backbone:
+        case ConfigBackbone():
+            return FullWeights()
+        case PretrainedBackbone():
+            return Evolving()
+        case _:
+            return cast(Adapter, Inherited())
+
+
 def open_run(composed: Composed) -> Run:
     """Open the data of a configuration.
 
@@ -168,6 +180,7 @@ def check_settings(config: Config) -> None:
     Raises:
         InputError: they contradict each other.
     """
+    check_parts(config)
     if not config.adapter.trains and not isinstance(config.regularizer, NoRegularizer):
         raise InputError(
             f"regularizer={config.regularizer.name}: adapter={config.adapter.name} trains nothing that it could hold; "
@@ -276,12 +289,13 @@ def unfinished(run: Run, stage: int) -> Checkpoint | None:
 def _train_and_score(run: Run, task: StageTask, resume: Checkpoint | None, display: Display) -> None:
     from peso_cli.evaluation.figures import score_own_stage
     from peso_cli.tracking.beside import send_beside
-    from peso_cli.training.stage import train_stage
 
     with _open_record(run, task, resume) as record:
         begun = time.monotonic()
         try:
-            progress = train_stage(task, record, resume, display.bar(f"stage {task.stage}: training"), display.say)
+            progress = learner_of(run.config).train_stage(
+                task, record, resume, display.bar(f"stage {task.stage}: training"), display.say
+            )
         except DivergedError as error:
             record.diverged(error.known)
             if processes.first():

@@ -48,6 +48,7 @@ def made(
     data: str = "data",
     catalog: str = "catalog",
     valid: float | None = None,
+    backbone: str = "tiny",
     **protocol: Any,
 ) -> Path:
     """Write a finished artifact and return its folder.
@@ -60,9 +61,10 @@ def made(
         composition: the names of its adapter, regularizer and memory.
         data, catalog: what their digests begin with.
         valid: its figures on its own validation users, if it was scored on them.
+        backbone: its name, in the path and, where there is a file of that name, in its settings.
         protocol: changes to PROTOCOL.
     """
-    folder = output / dataset / "tiny" / method / variant / f"seed_{seed}" / f"stage_{stage}"
+    folder = output / dataset / backbone / method / variant / f"seed_{seed}" / f"stage_{stage}"
     folder.mkdir(parents=True)
     path = ("dataset.path=somewhere",) if dataset != "synthetic" else ()
     chosen = () if method == "base" else (f"method={method}",)

@@ -23,6 +23,7 @@ from peso_cli.backbones.vocabulary import Vocabulary, extended_vocabulary, word_
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone, PromptTemplate
 from peso_cli.errors import InputError
 from peso_cli.semantic_ids.catalog import Catalog
+from peso_cli.two_tower.settings import TwoTower
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +36,15 @@ class Backbone:
 
 
 def build_backbone(
-    config: ConfigBackbone | PretrainedBackbone, template: PromptTemplate, catalog: Catalog, seed: int
+    config: ConfigBackbone | PretrainedBackbone | TwoTower, template: PromptTemplate, catalog: Catalog, seed: int
 ) -> Backbone:
     """Build the backbone in its state before stage 1; everything random comes from `seed`.
 
     Raises:
-        InputError: the numbers don't fit together, or the pretrained model can't be had.
+        InputError: it is no language model, the numbers don't fit together, or the pretrained model can't be had.
     """
+    if isinstance(config, TwoTower):
+        raise InputError(f"backbone={config.name}: is a two-tower model, this takes a language model, such as tiny")
     torch.manual_seed(seed)
     if isinstance(config, ConfigBackbone):
         vocabulary = _vocabulary(config, template, catalog)

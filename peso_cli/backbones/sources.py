@@ -15,6 +15,9 @@ from peso_cli.files import sha256
 from peso_cli.resources.cache import MANIFEST, Fetched, find
 from peso_cli.resources.hub import hub_answers, hub_reason
 from peso_cli.resources.registry import RESOURCES
+from peso_cli.two_tower.settings import TwoTower
+
+Backbone = ConfigBackbone | PretrainedBackbone | TwoTower
 
 _WEIGHTS = ".safetensors"
 _KINDS = (".json", ".model", ".txt", _WEIGHTS)
@@ -91,14 +94,16 @@ class Source:
             raise InputError(f"{self}: there is no such folder{nearest(self.name, RESOURCES)}, and {why}") from None
 
 
-def source_of(config: ConfigBackbone | PretrainedBackbone) -> Source | None:
+def source_of(config: Backbone) -> Source | None:
     """Return what a backbone starts from; None for one that is made from numbers alone."""
     if isinstance(config, PretrainedBackbone):
         return Source("model", config.model, config.revision)
-    return None if config.tokenizer is None else Source("tokenizer", config.tokenizer, None)
+    if isinstance(config, TwoTower) or config.tokenizer is None:
+        return None
+    return Source("tokenizer", config.tokenizer, None)
 
 
-def contents(config: ConfigBackbone | PretrainedBackbone) -> dict[str, str]:
+def contents(config: Backbone) -> dict[str, str]:
     """Return the digest of what a backbone starts from, by the setting's name; empty where the name must stand for it.
 
     Raises:

@@ -12,6 +12,7 @@ from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
 from peso_cli.data.blocks import Dataset
 from peso_cli.errors import InputError, nearest
+from peso_cli.learners import learner_of
 from peso_cli.semantic_ids.catalog import Catalog
 from peso_cli.stages import Run, open_run, wanted_stages
 from peso_cli.terminal import OUT, TerminalDisplay
@@ -35,7 +36,7 @@ def recommend(composed: Composed, user: str | None, history: str | None, k: int,
     run = open_run(composed)
     (stage,) = _single(wanted_stages(composed.config.stage, run.dataset))
     events = _of_user(run.dataset, user, stage) if user is not None else _by_hand(run.dataset.catalog, history or "")
-    rows = _rank(run, stage, events[-composed.config.prompt.window :], k)
+    rows = _rank(run, stage, user, events[-composed.config.prompt.window :], k)
     if as_json:
         print_json({"user": user, "history": [run.dataset.catalog.items[i] for i in events], "items": rows})
         return
@@ -66,22 +67,23 @@ def _by_hand(catalog: Catalog, history: str) -> NDArray[np.int32]:
     return np.array([catalog.position[item] for item in items], dtype=np.int32)
 
 
-def _rank(run: Run, stage: int, history: NDArray[np.int32], k: int) -> list[dict[str, Any]]:
-    from peso_cli.evaluation.protocol import check_beams
+def _rank(run: Run, stage: int, user: str | None, history: NDArray[np.int32], k: int) -> list[dict[str, Any]]:
+    from peso_cli.evaluation.protocol import check_length
 
     catalog = run.dataset.catalog_at(stage)
-    check_beams(run.config.decoding, catalog, k)
+    check_length(run.config, catalog, k)
     lineage = run.require(stage)
     with TerminalDisplay():
-        from peso_cli.training.stage import open_ranker
-
-        ranking = open_ranker(run.config, run.dataset, lineage).rank([history], k)
+        ranking = learner_of(run.config).open_ranker(run.config, run.dataset, lineage).rank([history], k, names=[user])
+    lists = ranking.rows if ranking.items is None else ranking.items
     rows: list[dict[str, Any]] = []
-    for sid, score in zip(ranking.rows[0], ranking.scores[0], strict=True):
-        for item in np.flatnonzero(catalog.sid_of == sid).tolist():
+    for found, score in zip(lists[0].tolist(), ranking.scores[0].tolist(), strict=True):
+        for item in (
+            np.flatnonzero(catalog.sid_of == found).tolist() if ranking.items is None else [found] * (found >= 0)
+        ):
             name = catalog.items[item]
             row = {"item": name, "title": catalog.titles.get(name), "sid": catalog.sid_text(item)}
-            rows.append({**row, "score": float(score)})
+            rows.append({**row, "score": score})
     return rows[:k]
 
 

@@ -61,9 +61,11 @@ def tables(
     if config_dir is not None and not config_dir.is_dir():
         raise InputError(f"--config-dir {config_dir}: no such folder")
     module = _ROOM.module(name)
+    # A table may compare what others keep apart.
+    regrouped: Callable[[list[Group]], list[Group]] = getattr(module, "regrouped", list)
 
     def groups(only_chosen: bool, warn: Callable[[str], None]) -> list[Group]:
-        return finished(output, words, baseline, mix, warn, only_chosen, config_dir)
+        return regrouped(finished(output, words, baseline, mix, warn, only_chosen, config_dir))
 
     failed = _fill(lambda: _gaps(module.build, groups, chosen)) if run_missing else 0
     made = _ROOM.something(name, _build(module.build, groups(chosen, warn)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from peso_cli import processes
 from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
+from peso_cli.learners import Measures, measures_of
 from peso_cli.repair import repair as move_damaged_aside
 from peso_cli.reports.results import results_table
 from peso_cli.stages import Run, ensure, open_run, wanted_stages
@@ -56,7 +57,7 @@ def train(composed: Composed, as_json: bool, repair: bool = False) -> None:
         OUT.print(results_table(title, composed.config.method.name, figures))
     else:
         _show(composed.config.method.name, asked, results)
-    _explain(results, stages)
+    _explain(results, stages, measures_of(composed.config))
     for s in stages:
         OUT.print(f"stage {s}: {run.artifact(s).folder}", markup=False)
 
@@ -83,7 +84,7 @@ def _show(method: str, asked: Mapping[int, Audience], results: Mapping[int, Mapp
             say_left_out(on)
 
 
-def _explain(results: dict[int, dict[str, Any]], stages: tuple[int, ...]) -> None:
+def _explain(results: dict[int, dict[str, Any]], stages: tuple[int, ...], measures: Measures) -> None:
     """Say what training did, and whether the regularizer did anything."""
     for stage in stages:
         training = results[stage].get("training")
@@ -91,10 +92,10 @@ def _explain(results: dict[int, dict[str, Any]], stages: tuple[int, ...]) -> Non
             continue
         last = training["history"][-1]
         line = f"stage {stage}: best of {training['epochs']} epochs was {training['best_epoch']}"
-        line += f" (validation cross-entropy {training['best_validation_loss']:.4f})"
+        line += f" (validation {measures.validation} {training['best_validation_loss']:.4f})"
         if "penalty" in last:
             line += f"; penalty {last['penalty']:.3g}, {last['penalty_share']:.2%} of the loss"
-            line += f", its gradient {last['penalty_gradient_ratio']:.2g} times the cross-entropy's"
+            line += f", its gradient {last['penalty_gradient_ratio']:.2g} times the {measures.training}'s"
         OUT.print(line, markup=False)
 
 

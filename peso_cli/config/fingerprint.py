@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from peso_cli.artifacts import canonical
-from peso_cli.config.schema import Config, ConfigBackbone, ReleasedDataset
+from peso_cli.config.schema import Config, ConfigBackbone, PretrainedBackbone, ReleasedDataset
 from peso_cli.data.raw import BuiltDataset
 from peso_cli.files import sha256
+from peso_cli.two_tower.settings import Bpr, LightGcn
 
 _LATER_ONLY = ("later_stage_scale", "later_epochs")
 _NEVER = ("checkpoint_minutes", "checkpoint_steps", "shard")
@@ -26,8 +27,9 @@ def base_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]
         contents: digests that stand in for those settings of the backbone that name files.
     """
     backbone = {**dataclasses.asdict(config.backbone), **contents}
-    if isinstance(config.backbone, ConfigBackbone):
-        del backbone["lora"]
+    if not isinstance(config.backbone, PretrainedBackbone):
+        for key in _later_of_backbone(config):
+            del backbone[key]
     trainer = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in (*_LATER_ONLY, *_NEVER)}
     return {
         "dataset": _dataset_settings(config),
@@ -43,11 +45,22 @@ def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any
     return {
         **base_settings(config, contents),
         "trainer": trainer,
-        "lora": dataclasses.asdict(config.backbone.lora),
+        **{key: dataclasses.asdict(config.backbone)[key] for key in _later_of_backbone(config)},
         "adapter": _settings(config.adapter),
         "regularizer": _settings(config.regularizer),
         "memory": _settings(config.memory),
     }
+
+
+def _later_of_backbone(config: Config) -> tuple[str, ...]:
+    """Return the settings of the backbone that shape later stages; but for pretrained ones they don't shape stage 1."""
+    match config.backbone:
+        case ConfigBackbone() | PretrainedBackbone():
+            return ("lora",)
+        case Bpr() | LightGcn():
+            return ("cold_start",)
+        case _:
+            return ()
 
 
 def _settings(part: Any) -> dict[str, Any]:

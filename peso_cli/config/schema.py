@@ -23,6 +23,7 @@ from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.methods.parts import Adapter, Memory, Regularizer
 from peso_cli.semantic_ids.parts import Embedding, Quantizer
 from peso_cli.semantic_ids.settings import Tokenizer
+from peso_cli.two_tower.settings import Bpr, LightGcn, SasRec
 
 Stages = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
@@ -220,7 +221,7 @@ class Config:
     stage: Annotated[int, Field(strict=True)] | str | Stages
     seed: Natural
     dataset: Annotated[ReleasedDataset | SyntheticDataset | BuiltDataset | RawDataset, Field(discriminator="source")]
-    backbone: Annotated[ConfigBackbone | PretrainedBackbone, Field(discriminator="source")]
+    backbone: Annotated[ConfigBackbone | PretrainedBackbone | Bpr | LightGcn | SasRec, Field(discriminator="source")]
     prompt: PromptTemplate
     method: Method
     adapter: Annotated[Adapter, _MADE]

@@ -19,10 +19,11 @@ from peso_cli.data.raw import RawDataset
 from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.evaluation.protocol import Scored, block_before, user_examples, write_predictions
 from peso_cli.files import write_json
+from peso_cli.learners import AnyRanker, learner_of
 from peso_cli.tracking.record import NoRecord, Record
+from peso_cli.two_tower.settings import TwoTower
 
 if TYPE_CHECKING:
-    from peso_cli.evaluation.ranking import Ranker
     from peso_cli.stages import Display, Run
     from peso_cli.training.loop import Progress
 
@@ -31,11 +32,10 @@ Metrics = dict[str, Any]
 
 def protocol_of(config: Config) -> dict[str, Any]:
     """Return what must agree for two figures to be comparable."""
-    decoding = config.decoding
+    decoding, backbone = config.decoding, config.backbone
+    search = {"constraint": decoding.constraint, "beams": decoding.beams, "normalise": decoding.normalise}
     return {
-        "constraint": decoding.constraint,
-        "beams": decoding.beams,
-        "normalise": decoding.normalise,
+        **({"seen": backbone.seen} if isinstance(backbone, TwoTower) else search),
         "top_k": decoding.top_k,
         "window": config.prompt.window,
         **({"catalog": "visible"} if _hides(config) else {}),
@@ -53,11 +53,10 @@ def score_own_stage(
     """Score a stage that has just been trained on its own test users; write metrics.json and predictions.parquet."""
     from peso_cli.evaluation.ranking import pick_device
     from peso_cli.training.memory import peak_bytes
-    from peso_cli.training.stage import open_ranker
 
     peak = peak_bytes(pick_device(run.config.device))
     artifact, begun = run.artifact(stage), time.monotonic()
-    ranker = open_ranker(run.config, run.dataset, run.lineage(stage))
+    ranker = learner_of(run.config).open_ranker(run.config, run.dataset, run.lineage(stage))
     (scored,) = score(ranker, run.config, run.dataset, [stage], "test", display.bar(f"stage {stage}: scoring"))
     if not processes.first():
         return
@@ -94,12 +93,11 @@ def evaluate(run: Run, stage: int, on: Sequence[int], split: Split, display: Dis
 
 def _score_missing(run: Run, stage: int, on: Sequence[int], split: Split, display: Display) -> Metrics:
     """Add figures to a stage's file that nobody else writes meanwhile."""
-    from peso_cli.training.stage import open_ranker
-
     metrics = _metrics(run, stage)
     missing = processes.agreed([s for s in dict.fromkeys(on) if not _known(metrics, run.dataset, s, split)])
     if missing:
-        ranker, names = open_ranker(run.config, run.dataset, run.lineage(stage)), ", ".join(map(str, missing))
+        ranker = learner_of(run.config).open_ranker(run.config, run.dataset, run.lineage(stage))
+        names = ", ".join(map(str, missing))
         for scored in score(ranker, run.config, run.dataset, missing, split, display.bar(f"scoring on stage {names}")):
             _add(metrics, scored)
         if processes.first():
@@ -121,7 +119,7 @@ def _known(metrics: Metrics, dataset: Dataset, stage: int, split: Split) -> bool
 
 
 def score(
-    ranker: Ranker,
+    ranker: AnyRanker,
     config: Config,
     dataset: Dataset,
     stages: Sequence[int],
@@ -145,7 +143,7 @@ def score(
 
 
 def _score_together(
-    ranker: Ranker,
+    ranker: AnyRanker,
     k: int,
     dataset: Dataset,
     chosen: Mapping[int, Examples],
@@ -153,10 +151,13 @@ def _score_together(
     tick: Callable[[int, int, str], None],
 ) -> dict[int, Scored]:
     histories = [history for users in chosen.values() for history in users.histories()]
-    ranking = ranker.rank(histories, k, lambda done, total: tick(done, total, "users"))
+    names = [users.block.users[row] for users in chosen.values() for row in users.user]
+    ranking = ranker.rank(histories, k, lambda done, total: tick(done, total, "users"), names)
     ends = np.cumsum([len(users) for users in chosen.values()])[:-1]
-    parts = zip(chosen.items(), np.split(ranking.rows, ends), np.split(ranking.scores, ends), strict=True)
-    return {stage: Scored(dataset, stage, split, users, rows, scores) for (stage, users), rows, scores in parts}
+    lists = ranking.rows, ranking.scores, ranking.items
+    parts = zip(*([None] * len(chosen) if each is None else np.split(each, ends) for each in lists), strict=True)
+    found = zip(chosen.items(), parts, strict=True)
+    return {stage: Scored(dataset, stage, split, users, *part) for (stage, users), part in found}
 
 
 def data_digest(dataset: Dataset, stage: int) -> str:
@@ -220,7 +221,7 @@ def sample_table(scored: Scored, most: int) -> tuple[list[str], list[list[object
 
     rows: list[list[object]] = []
     for i in range(min(most, len(chosen))):
-        best = [int(catalog.first_items[row]) for row in scored.rows[i] if row >= 0][:5]
+        best = [int(item) for item in scored.listed[i] if item >= 0][:5]
         latest = [int(item) for item in chosen.history(i)[-5:]]
         rows.append(
             [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from peso_cli.config.schema import Decoding, Evaluation
+from peso_cli.config.schema import Config, Decoding, Evaluation
 from peso_cli.data.blocks import Block, Dataset
 from peso_cli.data.examples import Examples, Split, examples, last_known
 from peso_cli.errors import InputError
@@ -18,6 +18,7 @@ from peso_cli.evaluation.metrics import Figures, item_figures, mean_figures, sid
 from peso_cli.evaluation.popularity import popularity_ranking
 from peso_cli.files import write_atomically
 from peso_cli.semantic_ids.catalog import Catalog
+from peso_cli.two_tower.settings import TwoTower
 
 Summary = dict[str, Any]
 
@@ -69,7 +70,9 @@ class Scored:
         dataset, stage, split: who was scored.
         examples: one example per user.
         rows: (users, K) recommended rows of the semantic IDs of `catalog`, best first.
-        scores: (users, K) their scores.
+        scores: (users, K) their scores; with `items`, those of the items.
+        items: (users, K) recommended catalog indices, best first, -1 where none is left, of a model that ranks items
+            themselves; None of one that ranks semantic IDs.
     """
 
     dataset: Dataset
@@ -78,6 +81,7 @@ class Scored:
     examples: Examples
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
+    items: NDArray[np.int64] | None = None
 
     @property
     def catalog(self) -> Catalog:
@@ -90,23 +94,47 @@ class Scored:
         return sid_ranks(self.rows, self.catalog.sid_of[self.examples.target_items])
 
     @property
+    def listed(self) -> NDArray[np.int64]:
+        """(users, K) the item that stands for each recommendation, -1 for none: of a semantic ID's items the first."""
+        if self.items is not None:
+            return self.items
+        return np.where(self.rows >= 0, self.catalog.first_items[self.rows], -1)
+
+    @property
+    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(users,) the 1-based position where items among which the target is begin, 0 if missed; how many they are."""
+        targets = self.examples.target_items
+        if self.items is not None:
+            return sid_ranks(self.items, targets.astype(np.int64)), np.ones(len(targets), dtype=np.int64)
+        sizes = np.where(self.rows >= 0, self.catalog.sid_sizes[self.rows], 1)
+        before, ranks = np.cumsum(sizes, axis=1) - sizes, self.ranks
+        position = before[np.arange(len(ranks)), np.maximum(ranks, 1) - 1] + 1
+        return np.where(ranks > 0, position, 0), self.catalog.sid_sizes[self.catalog.sid_of[targets]]
+
+    @property
     def groups(self) -> NDArray[np.str_]:
         """(users,) the group of each user: new, returning, dormant or unknown."""
         return user_groups(self.examples.block, block_before(self.dataset, self.stage))[self.examples.user]
 
     def summary(self) -> Summary:
         """Return the figures: `sid` hits at the top level, `item` and the baselines beside them, and by group."""
-        targets = self.examples.target_items
-        sid, item = sid_figures(self.ranks, self.rows.shape[1]), item_figures(self.rows, targets, self.catalog)
+        sid = sid_figures(self.ranks, self.rows.shape[1])
         return {
             **mean_figures(sid),
             "kind": "sid",
-            "item": mean_figures(item),
+            "item": mean_figures(self._item_figures()),
             "popularity": self._popularity(),
             **self._ceiling(sid),
             **self._left_out(),
             "groups": self._by_group(sid),
         }
+
+    def _item_figures(self) -> Figures:
+        """Return the figures of items: in expectation over those that share a semantic ID, or of the list of items."""
+        targets = self.examples.target_items.astype(np.int64)
+        if self.items is None:
+            return item_figures(self.rows, targets, self.catalog)
+        return sid_figures(sid_ranks(self.items, targets), self.items.shape[1])
 
     def _by_group(self, figures: Figures) -> Summary:
         members = self.groups
@@ -130,6 +158,16 @@ class Scored:
     def _left_out(self) -> Summary:
         """Return how many users of the stage aren't asked: those without an event before it."""
         return {"left_out": len(self.examples.block.users) - len(self.examples)} if self.split == "next" else {}
+
+
+def check_length(config: Config, catalog: Catalog, k: int) -> None:
+    """Check that there can be k recommendations; a two-tower model needs no beam for them.
+
+    Raises:
+        InputError: the beam or the catalog is too small.
+    """
+    beams = k if isinstance(config.backbone, TwoTower) else config.decoding.beams
+    check_beams(replace(config.decoding, beams=beams), catalog, k)
 
 
 def check_beams(decoding: Decoding, catalog: Catalog, k: int) -> None:
@@ -170,18 +208,16 @@ def write_predictions(path: Path, scored: Scored) -> None:
     Columns: user, stage, target, items (top_k, best first: the first item that carries each recommended semantic ID,
     null where none does), scores (top_k), rank (of the target's semantic ID, 1-based, null if missed), history_length,
     group, and for figures of the kind `item`: position (where the items that share the target's semantic ID begin in
-    the expanded list, null if missed) and sharing (how many they are).
+    the expanded list, null if missed) and sharing (how many they are). Of a model that ranks items, items and scores
+    are of its list of items, position is the target's in it, and sharing 1.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     catalog, chosen = scored.catalog, scored.examples
     names = np.array([*catalog.items, None], dtype=object)
-    items = names[np.where(scored.rows >= 0, catalog.first_items[scored.rows], len(catalog.items))]
-    ranks = scored.ranks
-    sizes = np.where(scored.rows >= 0, catalog.sid_sizes[scored.rows], 1)
-    before = np.cumsum(sizes, axis=1) - sizes
-    position = before[np.arange(len(ranks)), np.maximum(ranks, 1) - 1] + 1
+    items = names[scored.listed]  # -1 is the last: None
+    ranks, (position, sharing) = scored.ranks, scored.places
     table = pa.table(
         {
             "user": [chosen.block.users[row] for row in chosen.user],
@@ -192,8 +228,8 @@ def write_predictions(path: Path, scored: Scored) -> None:
             "rank": pa.array(ranks, pa.int32(), mask=ranks == 0),
             "history_length": pa.array(chosen.history_lengths, pa.int32()),
             "group": scored.groups.tolist(),
-            "position": pa.array(position, pa.int32(), mask=ranks == 0),
-            "sharing": pa.array(catalog.sid_sizes[catalog.sid_of[chosen.target_items]], pa.int32()),
+            "position": pa.array(position, pa.int32(), mask=position == 0),
+            "sharing": pa.array(sharing, pa.int32()),
         }
     )
     write_atomically(path, lambda part: pq.write_table(table, part))

@@ -29,11 +29,13 @@ class Ranking:
 
     Attributes:
         rows: (n, K) rows of `catalog.sids`; -1 stands for a sequence that no item carries.
-        scores: (n, K) mean log-probability of each sequence's tokens.
+        scores: (n, K) mean log-probability of each sequence's tokens; where items are ranked, their scores.
+        items: (n, K) catalog indices, -1 where none is left, of a model that ranks items themselves; else None.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
+    items: NDArray[np.int64] | None = None
 
 
 class Ranker:
@@ -59,7 +61,11 @@ class Ranker:
         return Ranker(self._model, self._vocabulary, self._prompt, catalog, self._decoding)
 
     def rank(
-        self, histories: Sequence[History], k: int, tick: Callable[[int, int], None] = lambda done, total: None
+        self,
+        histories: Sequence[History],
+        k: int,
+        tick: Callable[[int, int], None] = lambda done, total: None,
+        names: Sequence[str | None] | None = None,
     ) -> Ranking:
         """Rank for (n) histories of catalog indices, oldest first; equal ones are ranked for once.
 
@@ -69,6 +75,7 @@ class Ranker:
             histories: one array per user.
             k: recommendations per user; at most the width of the beam.
             tick: called with (users done, users in all).
+            names: the users' ids, which tell a language model nothing.
 
         Raises:
             InputError: the beam or the catalog is too small for k.

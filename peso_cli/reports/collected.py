@@ -208,7 +208,9 @@ def _protocol_settings(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 def protocol_key(name: str) -> str:
     """Return the dotted setting that a part of a protocol comes from."""
-    return {"window": "prompt.window", "catalog": "dataset.catalog"}.get(name, f"decoding.{name}")
+    return {"window": "prompt.window", "catalog": "dataset.catalog", "seen": "backbone.seen"}.get(
+        name, f"decoding.{name}"
+    )
 
 
 def _settings(artifact: Artifact) -> dict[str, Any]:

@@ -9,11 +9,16 @@ from typing import Any
 from peso_cli.reports.collected import Record, protocol_key
 
 
-def first_difference(records: Sequence[Record]) -> str:
-    """Tell the first two records whose figures must not stand side by side, and why; empty where all may."""
+def first_difference(records: Sequence[Record], protocols: bool = True) -> str:
+    """Tell the first two records whose figures must not stand side by side, and why; empty where all may.
+
+    Args:
+        records: what is to be compared.
+        protocols: whether protocols and prompts must agree, too, and not the data alone.
+    """
     first: dict[int, Record] = {}
     for record in records:
-        pairs = [(records[0], _conditions)]
+        pairs = [(records[0], _conditions)] if protocols else []
         if record.data is not None:
             pairs.insert(0, (first.setdefault(record.place.stage, record), _data))
         for other, conditions in pairs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,29 @@ from peso_cli.training.layouts import Batch
 from peso_cli.training.sequences import Index
 
 
-def label_loss(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
+class OwnLoss(Protocol):
+    """A batch of a model that is no language model; it knows its loss."""
+
+    @property
+    def mass(self) -> float:
+        """What a mean over the batch divides by."""
+
+    @property
+    def labels(self) -> Index:
+        """(n,) what is to be predicted."""
+
+    def loss(self, model: nn.Module, temperature: float) -> Tensor:
+        """Return the sum of the losses."""
+
+
+def label_loss(model: nn.Module, batch: Batch | OwnLoss, temperature: float) -> Tensor:
     """Return the sum of weight x cross-entropy of a batch's labels, logits divided by `temperature`, in float32.
 
-    The head sees hidden states at the labels only, so that no other position costs a row of logits.
+    The head sees hidden states at the labels only, so that no other position costs a row of logits. A batch that has a
+    loss of its own is asked for that.
     """
+    if not isinstance(batch, Batch):
+        return batch.loss(model, temperature)
     hidden = states_of(model, batch, batch.at)
     labels = torch.from_numpy(batch.labels).to(hidden.device)
     weights = None if batch.weights is None else torch.from_numpy(batch.weights).to(hidden.device)

@@ -138,7 +138,7 @@ def test_every_value_has_an_origin():
         (["regularizer.strength=3", "trainer.epochs=2", "method=single"], ["regularizer=none has name"]),
         # choices
         (["method=pesso"], ["method=pesso", "did you mean peso?", "there are distill, ewc,"]),
-        (["backbone=gpt"], ["backbone=gpt", "there are llama_3_2_1b,", "tiny"]),
+        (["backbone=gpt"], ["backbone=gpt", "there are bpr,", "llama_3_2_1b,", "tiny"]),
         (["trainer="], ["trainer=:", "there are paper, tiny"]),
         (["trainer=null"], ["trainer=null", "one choice (paper, tiny)"]),
         (["trainer={}"], ["trainer={}", "one choice (paper, tiny)"]),

@@ -240,3 +240,24 @@ def test_of_data_in_files_only_what_chooses_among_it_belongs_to_the_settings(sou
     assert of() == of(path="elsewhere", sample_seed=3) == {"source": source, "name": "toy"}
     assert of(catalog="visible") == {"source": source, "name": "toy", "catalog": "visible"}
     assert of(sample_users=5) == {"source": source, "name": "toy", "sample_users": 5, "sample_seed": 1}
+
+
+TWO_TOWER = ["backbone=lightgcn", "method=two_tower_finetune"]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("backbone.layers=2", (True, True)),
+        ("backbone.seen=kept", (True, True)),
+        ("backbone=bpr", (True, True)),
+        ("backbone.cold_start=random", (False, True)),
+        ("method=two_tower_pisa", (False, True)),
+        ("memory=replay", (False, True)),
+        ("decoding.top_k=5", (False, False)),
+    ],
+)
+def test_what_shapes_the_stages_of_a_two_tower_model(override, stages):
+    one, other = (compose([*SMALL[:3], *TWO_TOWER, *more]).config for more in ([], [override]))
+    differ = (base_settings(one, {}) != base_settings(other, {}), later_settings(one, {}) != later_settings(other, {}))
+    assert differ == stages

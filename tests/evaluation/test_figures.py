@@ -13,6 +13,7 @@ from peso_cli.data.examples import examples
 from peso_cli.errors import InputError
 from peso_cli.evaluation.figures import data_digest, flat_figures, metrics_path, protocol_of, sample_table, score
 from peso_cli.evaluation.protocol import Scored
+from peso_cli.evaluation.ranking import Ranking
 from peso_cli.semantic_ids.catalog import Catalog
 
 CATALOG = catalog_of([[n // 4, n % 4] for n in range(12)])
@@ -70,11 +71,12 @@ class Counting:
     def within(self, catalog):
         return self
 
-    def rank(self, histories, k, tick):
+    def rank(self, histories, k, tick, names):
+        assert len(names) == len(histories)
         self.asked.append([history.tolist() for history in histories])
         tick(len(histories), len(histories))
         rows = (np.arange(len(histories))[:, None] + np.arange(k)) % len(CATALOG.sids)
-        return SimpleNamespace(rows=rows, scores=-rows.astype(np.float32))
+        return Ranking(rows, -rows.astype(np.float32))
 
 
 def config_of(top_k=10, window=2):
@@ -164,9 +166,9 @@ def test_each_stage_is_recommended_from_what_is_visible_by_then():
     asked = []
 
     def ranker(catalog):
-        def rank(histories, k, tick):
+        def rank(histories, k, tick, names):
             asked.append((len(catalog.sids), len(histories)))
-            return SimpleNamespace(rows=np.zeros((len(histories), k), int), scores=np.zeros((len(histories), k)))
+            return Ranking(np.zeros((len(histories), k), int), np.zeros((len(histories), k)))
 
         return SimpleNamespace(rank=rank, within=ranker)
 

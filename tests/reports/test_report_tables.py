@@ -53,6 +53,7 @@ def test_each_table_is_a_module():
         "regularizers",
         "significance",
         "strength",
+        "two_tower",
     )
 
 

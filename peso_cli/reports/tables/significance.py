@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from peso_cli.evaluation.pairing import UserFigures, paired, per_user
 from peso_cli.evaluation.significance import Comparison, corrected_family, paired_bootstrap
-from peso_cli.reports.averages import HIT, figure_names
+from peso_cli.reports.averages import HIT, ITEM_HIT, figure_names
 from peso_cli.reports.beside import last_of_each_kind
 from peso_cli.reports.model import Cell, Column, Footnote, Row, Table
 from peso_cli.reports.selection import Group, Variant
@@ -33,12 +33,22 @@ def build(group: Group) -> list[Table]:
         InputError: two runs scored different users.
         RunError: predictions can't be read.
     """
+    return differences(group)
+
+
+def differences(group: Group, item: bool = False) -> list[Table]:
+    """Return the tables of `build`; with `item`, a hit is the item itself.
+
+    Raises:
+        InputError: two runs scored different users.
+        RunError: predictions can't be read.
+    """
     runs = {variant.name: _runs(group, variant) for variant in group.variants}
     baseline = runs.pop(group.baseline, {})
     others = {name: found for name, found in runs.items() if found.keys() & baseline.keys()}
     if not others:
         return []
-    return [_table(group, figure, others, baseline) for figure in last_of_each_kind(figure_names(group))]
+    return [_table(group, figure, others, baseline, item) for figure in last_of_each_kind(figure_names(group))]
 
 
 def _runs(group: Group, variant: Variant) -> Runs:
@@ -51,8 +61,9 @@ def _runs(group: Group, variant: Variant) -> Runs:
     return found
 
 
-def _table(group: Group, figure: str, others: Mapping[str, Runs], baseline: Runs) -> Table:
-    compared = {name: _compare(runs, baseline, figure) for name, runs in others.items()}
+def _table(group: Group, figure: str, others: Mapping[str, Runs], baseline: Runs, item: bool) -> Table:
+    taken = f"item.{figure}" if item else figure
+    compared = {name: _compare(runs, baseline, taken) for name, runs in others.items()}
     holm = corrected_family({name: comparison.p_value for name, comparison in compared.items()})
     rows = tuple(_row(name, comparison, holm[name]) for name, comparison in compared.items())
     title = f"{group.title}: {figure} against {group.baseline}, test users, mean over {group.span}"
@@ -61,7 +72,7 @@ def _table(group: Group, figure: str, others: Mapping[str, Runs], baseline: Runs
         Footnote(
             "p (Holm): corrected for the number of methods in the table; one seed tells nothing of how seeds vary"
         ),
-        Footnote(HIT),
+        Footnote(ITEM_HIT if item else HIT),
     )
 
 

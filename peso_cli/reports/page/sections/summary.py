@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from peso_cli.reports.page.html import Piece, foreign, tag
 from peso_cli.reports.page.section import Section, Subject
@@ -39,12 +40,20 @@ def _facts(subject: Subject) -> Iterator[tuple[str, Sequence[Piece]]]:
     protocol = record.protocol
     yield "methods", [piece for v in group.variants for piece in (foreign(v.name), ", ")][:-1]
     yield "test users", [", ".join(_users(group))]
-    beams, top = protocol.get("beams"), protocol.get("top_k")
-    yield "beam search", [f"{beams} beams, {_CONSTRAINTS.get(str(protocol.get('constraint')), 'unknown')}, top {top}"]
+    yield _search(protocol)
     yield "history", [f"up to {protocol.get('window')} items, prompt ", foreign(str(record.prompt.get("prompt.name")))]
     yield "recommended", ["items with events by then" if protocol.get("catalog") == "visible" else "all items"]
     yield "a hit is", ["an equal semantic ID"]
     yield "baseline", [foreign(group.baseline or "none")]
+
+
+def _search(protocol: Mapping[str, Any]) -> tuple[str, Sequence[Piece]]:
+    """Tell how recommendations are found: by a beam, or, by two-tower models, among all items."""
+    top = protocol.get("top_k")
+    if "seen" in protocol:
+        return "ranking", [f"of all items, those that a user had {str(protocol['seen']).replace('_', ' ')}, top {top}"]
+    constraint = _CONSTRAINTS.get(str(protocol.get("constraint")), "unknown")
+    return "beam search", [f"{protocol.get('beams')} beams, {constraint}, top {top}"]
 
 
 def _users(group: Group) -> Iterator[str]:

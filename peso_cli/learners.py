@@ -1,0 +1,105 @@
+"""The kinds of learners that can stand behind a stage, told apart in this one place: by the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from peso_cli.config.schema import Config
+from peso_cli.errors import InputError
+from peso_cli.methods.regularizers.none import NoRegularizer
+from peso_cli.two_tower.settings import LEARNER, TwoTower
+
+if TYPE_CHECKING:
+    from peso_cli.artifacts import Artifact
+    from peso_cli.data.blocks import Dataset
+    from peso_cli.evaluation.ranking import History, Ranking
+    from peso_cli.semantic_ids.catalog import Catalog
+    from peso_cli.tracking.record import NoRecord, Record
+    from peso_cli.training.checkpoints import Checkpoint
+    from peso_cli.training.loop import Progress
+    from peso_cli.training.stage import StageTask
+
+_LANGUAGE_MODEL = "language_model"
+_WORDS = {_LANGUAGE_MODEL: "language models", LEARNER: "two-tower models"}
+_MENDS = {
+    _LANGUAGE_MODEL: "a method of language models, such as method=peso",
+    LEARNER: "a two-tower method, such as method=two_tower_finetune",
+}
+
+
+class AnyRanker(Protocol):
+    """What scoring needs of a trained model."""
+
+    def within(self, catalog: Catalog) -> AnyRanker:
+        """Return a ranker with the same model whose recommendations come from another catalog."""
+
+    def rank(
+        self,
+        histories: Sequence[History],
+        k: int,
+        tick: Callable[[int, int], None] = ...,
+        names: Sequence[str | None] | None = None,
+    ) -> Ranking:
+        """Rank for (n) histories and, for models that know them, (n) ids of users."""
+
+
+class Learner(Protocol):
+    """What a run needs of a kind of learner."""
+
+    def train_stage(
+        self,
+        task: StageTask,
+        record: Record | NoRecord,
+        resume: Checkpoint | None,
+        tick: Callable[[int, int, str], None],
+        say: Callable[[str], None],
+    ) -> Progress | None:
+        """Train one stage and write what it learnt into its artifact; None where the adapter doesn't train."""
+
+    def open_ranker(self, config: Config, dataset: Dataset, lineage: Sequence[Artifact]) -> AnyRanker:
+        """Return a ranker of what a lineage of finished artifacts learnt."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a kind of learner minimises in training, and what it goes by in validation, in words."""
+
+    training: str
+    validation: str
+
+
+def measures_of(config: Config) -> Measures:
+    """Return what the losses of a configuration's stages are."""
+    if isinstance(config.backbone, TwoTower):
+        return Measures("ranking loss", "1 - mean reciprocal rank")
+    return Measures("cross-entropy", "cross-entropy")
+
+
+def learner_of(config: Config) -> Learner:
+    """Return what stands behind the stages of a configuration."""
+    if isinstance(config.backbone, TwoTower):
+        from peso_cli.two_tower import stage as two_tower
+
+        return two_tower
+    from peso_cli.training import stage
+
+    return stage
+
+
+def check_parts(config: Config) -> None:
+    """Check that the parts of the method are of the backbone's kind; `none` and all memories are of both.
+
+    Raises:
+        InputError: they aren't.
+    """
+    kind = LEARNER if isinstance(config.backbone, TwoTower) else _LANGUAGE_MODEL
+    parts: dict[str, Any] = {"adapter": config.adapter, "regularizer": config.regularizer}
+    for group, part in parts.items():
+        other = getattr(part, "learner", _LANGUAGE_MODEL)
+        if other != kind and not isinstance(part, NoRegularizer):
+            raise InputError(
+                f"backbone={config.backbone.name} with method={config.method.name}: {group}={part.name} is of "
+                f"{_WORDS[other]}, the backbone is none; give {_MENDS[kind]}, or another backbone"
+            )
