@@ -115,8 +115,8 @@ def train_stage(
         return None
     if processes.count() > 1 or task.config.trainer.shard != "none":
         raise InputError(
-            f"backbone={task.config.backbone.name}: two-tower models train in one process; start it without torchrun or "
-            "accelerate launch, with trainer.shard=none"
+            f"backbone={task.config.backbone.name}: two-tower models train in one process; start it without torchrun "
+            "or accelerate launch, with trainer.shard=none"
         )
     adapter = cast(TowersAdapter, task.adapter)
     stage = _Stage(StageData(task.config, task.dataset, task.stage), task.ancestors)
