@@ -44,7 +44,8 @@ def test_a_sweep_that_was_killed_ends_as_one_that_was_not(undisturbed, words, en
     kill(launcher.pid)
     for process in {worker, *sweep.running()[:1]}:
         kill(process)
-    launcher.communicate()
+    # Not until its output ends: workers without a run may hold that open until they have been idle for long enough.
+    launcher.wait()
     before = sweep.finished()
 
     again = sweep.start(*ENGINES[engine])
