@@ -158,7 +158,7 @@ def test_a_method_that_sums_up_all_stages_is_seen_to_read_them(tmp_path):
 # What is shown of however many stages and methods there are
 
 METHODS = ("peso", "single", "l2", "orthogonal", "output_kl", "rank_kl", "replay", "retrain", "ewc", "full")
-TABLES = ("main", "groups", "forgetting", "efficiency", "cumulative", "regularizers")
+TABLES = ("main", "groups", "forgetting", "efficiency", "regularizers")
 
 
 @pytest.fixture(scope="module", params=[(2, METHODS), (50, METHODS[:2])], ids=["two", "fifty"])

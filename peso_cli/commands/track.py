@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from peso_cli.artifacts import Artifact, find_artifacts
 from peso_cli.commands.output import print_json
 from peso_cli.errors import InputError, RunError
@@ -80,12 +78,9 @@ def _show(found: Sequence[Sending]) -> None:
     if not found:
         OUT.print("nothing is recorded for W&B here; runs of tracker=wandb are")
         return
-    table = Table(title="W&B", title_justify="left")
-    for column in ("run", "state", ""):
-        table.add_column(column)
     for sending in found:
-        table.add_row(str(sending.run.folder), sending.state, sending.error or sending.url or "")
-    OUT.print(table)
+        more = sending.error or sending.url
+        OUT.print(f"{sending.run.folder}: {sending.state}" + (f" ({more})" if more else ""))
     OUT.print(", ".join(f"{count} {state}" for state, count in _counts(found).items()))
 
 
