@@ -271,7 +271,7 @@ def test_shares_are_a_partition(work, count):
         ("torch.distributed.run", "--nproc_per_node", "2"),
         (
             "accelerate.commands.launch",
-            "--cpu",
+            "--multi_gpu",
             "--num_processes",
             "2",
             "--num_machines",
