@@ -104,8 +104,8 @@ def test_a_fault_at_a_writing_operation_is_one_line_and_the_same_command_goes_on
 @pytest.mark.parametrize("number", KINDS, ids=errno.errorcode.get)
 def test_a_fault_at_every_writing_operation(undisturbed, tmp_path, number):
     for at in range(len(undisturbed[1])):
-        disturb(tmp_path / str(at) / "outputs", at, number, undisturbed)
-        shutil.rmtree(tmp_path / str(at))
+        disturb(tmp_path / "outputs", at, number, undisturbed)
+        shutil.rmtree(tmp_path / "outputs")
 
 
 # Real disks
