@@ -82,7 +82,9 @@ def disturb(output: Path, at: int, number: int, undisturbed) -> str:
     again = train(output)
     assert again.code == 0, (operation, again)
     assert stages(output) == whole
-    assert not [name for name in files_of(output) if name.endswith((".part", ".lock"))], operation
+    # A lock's file that couldn't be cleared away stays, held by nobody.
+    left = [Path(name).name for name in files_of(output) if name.endswith((".part", ".lock"))]
+    assert left in ([], [operation.removeprefix("unlink ")]), operation
     return line
 
 

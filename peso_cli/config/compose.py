@@ -233,9 +233,13 @@ def parse(text: str, groups: Mapping[str, Sequence[str]], *, several: bool = Fal
         raise InputError(f"{text!r} names no key; write KEY=VALUE")
     if re.match(r"hydra\b", key):
         raise InputError(f"{text!r}: Hydra's own settings can't be changed; peso config shows those that can")
-    if key in groups and not override.is_sweep_override() and not isinstance(override.value(), str):
+    if key in groups and not override.is_sweep_override() and not _names_a_choice(override.value()):
         raise InputError(f"{text}: {key} takes the name of one choice ({', '.join(groups[key])})")
     return override
+
+
+def _names_a_choice(value: object) -> bool:
+    return isinstance(value, str) and "${" not in value
 
 
 def _missing_choice(error: MissingConfigException, groups: Mapping[str, Sequence[str]]) -> str:

@@ -145,6 +145,7 @@ def test_every_value_has_an_origin():
         (["trainer={epochs: 3}"], ["trainer={epochs: 3}", "one choice (paper, tiny, two_tower)"]),
         (["trainer=[]"], ["trainer=[]", "one choice (paper, tiny, two_tower)"]),
         (["trainer=3"], ["trainer=3", "one choice (paper, tiny, two_tower)"]),
+        (["trainer=${oc.env:'{}"], ["trainer=${oc.env:'{}", "one choice (paper, tiny, two_tower)"]),
         (["dataset=[a,b]"], ["dataset=[a,b]", "one choice", "synthetic"]),
         (["regularizer.name=l3"], ["regularizer", "l3", "softmax_kl"]),
         (["regularizer.name=l2"], ["regularizer.name=l2", "'softmax_kl'"]),
