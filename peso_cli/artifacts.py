@@ -188,7 +188,7 @@ class Artifact:
         found = self._files(*_CHECKED)
         for path in found:
             fsync_file(path)
-        for folder in {path.parent for path in found}:
+        for folder in sorted({path.parent for path in found}):
             fsync_folder(folder)
         files = {str(path.relative_to(self.folder)): sha256(path) for path in found}
         figures = own_figures(self.metrics())

@@ -23,6 +23,11 @@ _LONGEST = 4000
 """Characters of a line that says what is wrong."""
 
 
+def is_text(text: str) -> bool:
+    """Tell whether a text holds whole characters alone, so that it can be written down."""
+    return _HALVES.search(text) is None
+
+
 def printable(text: str) -> str:
     """Return a text without control characters, characters that steer its direction, and halves of characters.
 

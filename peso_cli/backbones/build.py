@@ -63,7 +63,7 @@ def build_backbone(
 def _vocabulary(config: ConfigBackbone, template: PromptTemplate, catalog: Catalog) -> Vocabulary:
     source = source_of(config)
     if source is None:
-        return word_vocabulary(catalog, template.head + template.item.replace("{sid}", " ") + template.tail)
+        return word_vocabulary(catalog, " ".join([template.head, template.item.replace("{sid}", " "), template.tail]))
     return extended_vocabulary(catalog, _load("tokenizer", source, AutoTokenizer, source.folder()))
 
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from peso_cli.characters import is_text
 from peso_cli.config.environment import unread_environment
 from peso_cli.config.origins import origins_of
 from peso_cli.config.parts import PARTS, TARGET, make_part
@@ -173,6 +174,8 @@ def validate(plain: Mapping[str, Any]) -> Config:
     unset = [key for key, value in leaves(plain) if value == "???"]
     if unset:
         raise InputError(f"{unset[0]} has no value; add {unset[0]}=VALUE")
+    if broken := [key for key, value in leaves(plain) if not is_text(str(value))]:
+        raise InputError(f"{broken[0]} holds half of a character (a lone surrogate, a name that isn't UTF-8); mend it")
     parts: dict[str, Any] = {}
     errors: list[Mapping[str, Any]] = []
     for group, needed in PARTS.items():

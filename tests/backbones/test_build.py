@@ -56,6 +56,12 @@ def refused(config):
     return str(caught.value)
 
 
+def test_parts_of_a_template_that_touch_are_words_of_their_own():
+    template = replace(INSTRUCT, head="{bos}go", item="on{sid}", tail="next")
+    made = build_backbone(TINY, template, CATALOG, 1)
+    assert len({*made.prompt.head, *made.prompt.tail, made.prompt.items[0, 0]}) == 4
+
+
 @TIED
 def test_a_config_makes_a_llama_of_these_numbers(tied):
     backbone = built(replace(TINY, tie_embeddings=tied))

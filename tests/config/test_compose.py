@@ -162,6 +162,8 @@ def test_every_value_has_an_origin():
         (["trainer.learning_rate=inf"], ["trainer.learning_rate=", "finite"]),
         (["trainer.warmup=1"], ["trainer.warmup=1", "less than 1"]),
         (["trainer.packing=tree"], ["trainer.packing=tree", "'auto' or 'example'"]),
+        (["output='\udcff'"], ["output", "half of a character"]),
+        (["prompt.head='{bos}\ud800'"], ["prompt.head", "half of a character"]),
         (["seed=-1"], ["seed=-1", "greater than or equal to 0"]),
         (["seed=1.0"], ["seed=1.0", "integer"]),
         (["dataset.users=19"], ["dataset.users=19", "greater than or equal to 20"]),
