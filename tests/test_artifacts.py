@@ -203,6 +203,26 @@ def test_parts_of_a_method_leave_tensors_each_under_its_name(tmp_path):
     assert artifact.read_state("adapt") == {}
 
 
+def test_a_stage_that_diverged_is_refused_with_what_is_known_and_how_to_go_on(tmp_path):
+    artifact = Artifact(tmp_path / "stage_2")
+    artifact.begin({}, LINEAGE)
+    artifact.refuse_diverged()
+    assert not artifact.diverged
+    artifact.mark_diverged("the loss was nan at step 3", {"step": 3})
+    assert artifact.diverged
+    mark = artifact.folder / "DIVERGED"
+    assert json.loads(mark.read_text()) == {"format": 1, "why": "the loss was nan at step 3", "step": 3}
+    parts = (f"{artifact.folder}: diverged", "; the loss was nan at step 3; to try", f"remove {mark} (it goes on from")
+    failure(artifact.refuse_diverged, RunError, *parts, ending=REPAIR.removeprefix("; "))
+
+
+def test_a_stage_that_diverged_without_a_reason_is_refused_as_well(tmp_path):
+    artifact = Artifact(tmp_path / "stage_2")
+    artifact.begin({}, LINEAGE)
+    (artifact.folder / "DIVERGED").write_text("{}")
+    failure(artifact.refuse_diverged, RunError, "; nothing more is known; to try")
+
+
 @pytest.mark.parametrize("size", range(9))
 def test_a_log_must_reach_to_the_end_of_a_line_that_a_checkpoint_counts_on(tmp_path, size):
     (tmp_path / "log.jsonl").write_text("{}\n[7]\n")
