@@ -160,6 +160,20 @@ def test_a_mark_of_another_format_says_which_and_what_to_do(artifact):
     failure(lambda: artifact.verify("f1"), InputError, f"{path}: is of format {ending}", ending=ending)
 
 
+@pytest.mark.parametrize(
+    ("versions", "maker"),
+    [
+        ({"peso": "0.3", "torch": "9"}, "peso 0.3"),
+        ({"torch": "9"}, "it isn't recorded"),
+        (["peso"], "it isn't recorded"),
+    ],
+)
+def test_a_stage_of_another_format_says_what_made_it(tmp_path, versions, maker):
+    artifact = Artifact(tmp_path / "stage_1")
+    artifact.begin({}, {**LINEAGE, "format": 7, "versions": versions})
+    failure(artifact.check_format, InputError, f"use the version that made it ({maker}), or give another output=")
+
+
 @pytest.mark.parametrize("name", ["adapter/adapter_model.bin", "model/model.safetensors", "state.safetensors"])
 def test_what_was_added_to_the_weights_is_found(artifact, name):
     path = artifact.folder / name

@@ -49,6 +49,9 @@ def test_a_range_is_what_lies_between_or_an_error(first, last):
         ((2, 7), "stage=[2, 7]: five has stages 1 to 5"),
         ("4..6", "stage=4..6: five has stages 1 to 5"),
         ("first", "stage=first: give a number, several (1..3 or [1,3]) or all"),
+        ("x..3", "stage=x..3: give a number, several (1..3 or [1,3]) or all"),
+        ("3", "stage=3: give a number, several (1..3 or [1,3]) or all"),
+        ("1..1234567890", "stage=1..1234567890: give a number, several (1..3 or [1,3]) or all"),
         ("²..³", "stage=²..³: give a number, several (1..3 or [1,3]) or all"),
     ],
 )
