@@ -200,6 +200,33 @@ def tables(
     run(name, output, filters or [], format, baseline, mix, chosen, run_missing, config_dir)
 
 
+def _complete_section(incomplete: str) -> list[str]:
+    from peso_cli.commands.analyse import section_names
+
+    return [name for name in section_names() if name.startswith(incomplete)]
+
+
+@app.command()
+def analyse(
+    filters: Filters = None,
+    output: Output = Path("outputs"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A section, such as overlap or fairness; all unless given.", autocompletion=_complete_section
+        ),
+    ] = None,
+    format: Annotated[str, typer.Option(help="terminal, markdown, latex, csv or json.")] = "terminal",
+    baseline: Baseline = "single",
+    mix: Mix = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Show where methods differ: by users, items and drift, in hits, calibration, coverage and fairness."""
+    from peso_cli.commands.analyse import analyse as run
+
+    run(output, filters or [], format, baseline, mix, only or [], config_dir)
+
+
 @app.command()
 def report(
     filters: Filters = None,

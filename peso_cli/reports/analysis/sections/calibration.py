@@ -1,0 +1,106 @@
+"""How far a language model's probability of its best recommendation is that of a hit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from peso_cli.reports.analysis import measures
+from peso_cli.reports.analysis.evidence import Evidence
+from peso_cli.reports.analysis.stacking import stacked
+from peso_cli.reports.averages import HIT, Take, compared
+from peso_cli.reports.collected import Record
+from peso_cli.reports.model import Column, Footnote, Table
+from peso_cli.reports.selection import Variant
+
+_BINS = 10
+
+_NOTES = (
+    "confidence: the probability that the model gives to the semantic ID at rank 1: the product over its tokens and "
+    "the end token, of which scores are the mean logarithm; a hit is that semantic ID",
+    "expected calibration error: the mean over users of |mean confidence - share of hits| of their bin (Guo et al., "
+    "ICML 2017), in ten equally wide bins, and in ten bins of equally many users",
+)
+
+Figure = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
+"""Works a figure out of (n,) confidences and whether they were hits."""
+
+
+def build(evidence: Evidence) -> list[Table]:
+    """Return how far methods are off, and what the bins of those whose scores are probabilities hold.
+
+    Raises:
+        InputError: the data can't be opened, or aren't what they were.
+        RunError: predictions are damaged.
+    """
+    group = evidence.group
+    ours = tuple(v for v in group.variants if evidence.by_semantic_id(v.any))
+    others = [variant.name for variant in group.variants if variant not in ours]
+    notes = [Footnote(text) for text in (*_NOTES, HIT)] if ours else []
+    if others:
+        text = "no probabilities, so that there is nothing to calibrate: the scores of " + "; ".join(others)
+        notes.insert(0, Footnote(text))
+    return [_errors(evidence).noting(*notes), *([_reliability(evidence, ours)] if ours else [])]
+
+
+def _taking(evidence: Evidence, figure: Figure) -> Take:
+    """Return what takes a figure of a record; None where its scores are no probabilities."""
+
+    def take(record: Record) -> float:
+        if not evidence.by_semantic_id(record):
+            return np.nan
+        predictions, levels = evidence.predictions(record), evidence.facts(record).catalog.levels
+        return figure(np.exp(predictions.scores[:, 0] * (levels + 1)), predictions.ranks == 1)
+
+    return evidence.taking(take)
+
+
+def _errors(evidence: Evidence) -> Table:
+    figures: dict[Column, Figure] = {
+        Column("confidence", better="none"): lambda said, hit: float(said.mean()),
+        Column("hits at rank 1", better="none"): lambda said, hit: float(hit.mean()),
+        Column("ECE, equal widths", better="lowest"): partial(_error, measures.equal_widths),
+        Column("ECE, equal counts", better="lowest"): partial(_error, measures.equal_counts),
+    }
+    takes = {column: _taking(evidence, figure) for column, figure in figures.items()}
+    return compared(evidence.group, "calibration at rank 1", takes, absent=False)
+
+
+def _error(
+    bins: Callable[[NDArray[np.float64], int], NDArray[np.int64]], said: NDArray[np.float64], hit: NDArray[np.bool_]
+) -> float:
+    return measures.calibration_error(said, hit, bins(said, _BINS))
+
+
+def _reliability(evidence: Evidence, variants: Sequence[Variant]) -> Table:
+    """Return the numbers of a reliability diagram: what was said and what came of it, in equally wide bins."""
+    parts = {f"{n / _BINS:.1f} to {(n + 1) / _BINS:.1f}": _bin(evidence, variants, n) for n in range(_BINS)}
+    held = {name: part for name, part in parts.items() if any(row.cells[0].mean for row in part.rows)}
+    title = next(iter(parts.values())).title
+    note = Footnote("reliability: calibrated confidences are equal to the share of hits beside them")
+    return stacked(held, "confidence", title).noting(note) if held else replace(parts["0.0 to 0.1"], rows=())
+
+
+def _bin(evidence: Evidence, variants: Sequence[Variant], number: int) -> Table:
+    def within(of: Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[Any]]) -> Figure:
+        def figure(said: NDArray[np.float64], hit: NDArray[np.bool_]) -> float:
+            there = measures.equal_widths(said, _BINS) == number
+            return float(of(said, hit)[there].mean()) if there.any() else np.nan
+
+        return figure
+
+    takes = {
+        Column("share of users", better="none"): _taking(evidence, lambda said, hit: _share(said, number)),
+        Column("confidence", better="none"): _taking(evidence, within(lambda said, hit: said)),
+        Column("hits at rank 1", better="none"): _taking(evidence, within(lambda said, hit: hit)),
+    }
+    return compared(evidence.group, "reliability at rank 1", takes, variants, absent=False)
+
+
+def _share(said: NDArray[np.float64], number: int) -> float:
+    return float((measures.equal_widths(said, _BINS) == number).mean())
