@@ -49,9 +49,10 @@ def build(evidence: Evidence) -> list[Table]:
 
 
 def _pairs(group: Group) -> Sequence[tuple[Variant, Variant]]:
-    if baseline := _only_with(group):
-        return [(baseline, variant) for variant in group.variants if variant is not baseline]
-    return list(combinations(group.variants, 2))
+    """Return the pairs that are compared, the baseline first in its own."""
+    ordered = sorted(group.variants, key=lambda variant: variant.name != group.baseline)
+    pairs = list(combinations(ordered, 2))
+    return pairs[: len(ordered) - 1] if _only_with(group) else pairs
 
 
 def _only_with(group: Group) -> Variant | None:
