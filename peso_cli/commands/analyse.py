@@ -60,7 +60,7 @@ def analyse(
             try:
                 made += module.build(evidence)
             except InputError as error:
-                warn(f"{group.title}: {name} is left out: {error}")
+                warn(f"left out: {name} of {group.title}: {error}")
     if not made:
         raise InputError(f"analyse: there is nothing to show of {', '.join(modules)}, as said above")
     print_tables(list(_told_once(made)), format)

@@ -6,11 +6,14 @@ import json
 import math
 import shutil
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
 from commands.running import peso, refused
+from hostile import harmless, seeds
 from reports.analysis.analysed import run, runs, world
+from test_hostile_artifacts import harm
 from two_tower.towers import arguments
 
 LOG_2 = math.log2(3)
@@ -156,7 +159,7 @@ def test_figures_are_means_over_seeds(tmp_path):
 def test_one_method_alone_has_everything_but_overlap(output):
     answer = peso("analyse", "method=single", "--output", output, "--format", "json")
     assert answer.code == 0
-    assert "overlap is left out: needs a second method beside single" in answer.err
+    assert "left out: overlap of toy, tiny: needs a second method beside single" in answer.err
     titles = [table["title"] for table in answer.document["tables"]]
     assert len(titles) == 11
     assert all(title.startswith("toy, tiny: ") for title in titles)
@@ -171,8 +174,9 @@ def test_without_the_data_what_rests_on_predictions_alone_remains(output, tmp_pa
     assert answer.code == 0, answer.err
     assert len(answer.document["tables"]) == 3
     for section in ("activity", "age", "calibration", "coverage", "drift", "fairness", "popularity"):
-        assert f"{section} is left out: dataset.path={tmp_path / 'gone'}: no such folder" in " ".join(
-            answer.err.split()
+        assert (
+            f"left out: {section} of toy, lightgcn, tiny: dataset.path={tmp_path / 'gone'}: no such folder"
+            in " ".join(answer.err.split())
         )
 
 
@@ -213,6 +217,7 @@ def changed(folder, **columns):
         ({"sharing": [1, 0, 1]}, "is damaged"),
         ({"rank": [1, -1, None]}, "is damaged"),
         ({"group": ["new", "new", "\x1b[31mold"]}, "is no group of users"),
+        ({"scores": [[-1.0, math.nan]] * 3}, "a score is no number"),
         ({"scores": ["a", "b", "c"]}, "can't be read"),
         ({"user": ["u", "v", None]}, "column user lacks values"),
         ({"user": ["u", "w", "v"]}, "is of other users than stage 2"),
@@ -234,6 +239,15 @@ def test_predictions_of_an_older_version_leave_all_out(output, tmp_path):
     answer = peso("analyse", "--output", copy)
     refused(answer, "nothing to show")
     assert "has no column sharing" in " ".join(answer.err.split())
+
+
+@pytest.mark.parametrize("seed", seeds(30))
+def test_files_that_were_damaged_by_anyone_are_named_or_left_out(output, tmp_path, seed):
+    random = Random(seed)
+    for case in range(8):
+        copy = Path(shutil.copytree(output, tmp_path / str(case)))
+        harm(copy, random)
+        harmless(peso("analyse", "--mix", "--output", copy, "--format", random.choice(("terminal", "json"))))
 
 
 @pytest.mark.parametrize(

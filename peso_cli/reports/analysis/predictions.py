@@ -68,6 +68,8 @@ def read_predictions(path: Path) -> Predictions:
         raise RunError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
     if (whole["sharing"] < 1).any() or any((column < 0).any() for column in whole.values()):
         raise RunError(f"{path}: is damaged (a rank, a position or a length is less than there can be)")
+    if np.isnan(lists["scores"]).any():
+        raise RunError(f"{path}: is damaged (a score is no number)")
     if unknown := set(plain["group"]) - set(GROUPS):
         raise RunError(f"{path}: is damaged ({min(unknown)!r} is no group of users)")
     return Predictions(

@@ -12,6 +12,7 @@ from peso_cli.reports.page.html import Html, code, folded, foreign, tag
 from peso_cli.reports.page.section import Section, Subject
 from peso_cli.reports.page.sections import (
     cost,
+    differences,
     drift,
     forgetting,
     groups,
@@ -39,6 +40,7 @@ _SECTIONS: dict[str, tuple[str, Build]] = {
     "significance": (significance.TITLE, significance.build),
     "stages": (stages.TITLE, stages.build),
     "groups": (groups.TITLE, groups.build),
+    "differences": (differences.TITLE, differences.build),
     "forgetting": (forgetting.TITLE, forgetting.build),
     "strength": (strength.TITLE, strength.build),
     "training": (training.TITLE, training.build),

@@ -55,7 +55,8 @@ def _taking(evidence: Evidence, figure: Figure) -> Take:
         if not evidence.by_semantic_id(record):
             return np.nan
         predictions, levels = evidence.predictions(record), evidence.facts(record).catalog.levels
-        return figure(np.exp(predictions.scores[:, 0] * (levels + 1)), predictions.ranks == 1)
+        said = np.exp(np.minimum(predictions.scores[:, 0] * (levels + 1), 0))
+        return figure(said, predictions.ranks == 1)
 
     return evidence.taking(take)
 
