@@ -16,6 +16,8 @@ from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.config.schema import Decoding
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import Constraint, PositionalConstraint, TrieConstraint
+from peso_cli.decoding.leave_one_out import LeftOut, leave_one_out
+from peso_cli.decoding.scoring import Scorer
 from peso_cli.errors import InputError, RunError
 from peso_cli.evaluation.protocol import check_beams
 from peso_cli.semantic_ids.catalog import Catalog
@@ -101,6 +103,17 @@ class Ranker:
                 "ranked: the model has diverged. Lower trainer.learning_rate or regularizer.strength"
             )
         return Ranking(rows[place], scores[place])
+
+    def leave_one_out(self, history: History, candidates: NDArray[np.int64], name: str | None = None) -> LeftOut:
+        """Return the log-likelihoods of the semantic IDs of (C,) items by a history, whole and without each item.
+
+        Args:
+            history: catalog indices, oldest first.
+            candidates: catalog indices.
+            name: the user's id, which tells a language model nothing.
+        """
+        scorer = Scorer(self._model.get_output_embeddings(), self._vocabulary, self._decoding.normalise)  # type: ignore[no-untyped-call]
+        return leave_one_out(self._model, scorer, self._prompt, self._catalog, history, candidates)
 
     def _tokens(self, history: History) -> NDArray[np.int64]:
         return self._prompt.tokens(history)[len(self._prompt.head) - 1 :]
