@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from peso_cli.decoding.leave_one_out import LeftOut
 
 
+_LONGEST = 48
+"""Characters of the title of an item of the history."""
+
+
 def recommend(
     composed: Composed, user: str | None, history: str | None, k: int, as_json: bool, strongest: int | None = None
 ) -> None:
@@ -139,7 +143,13 @@ def _table(run: Run, stage: int, user: str | None, rows: list[dict[str, Any]]) -
 
 def _carried(items: list[dict[str, Any]]) -> str:
     """Return a line for each item of a history, with what it adds to a score."""
-    return "\n".join(f"{each['contribution']:+.4f} {each['title'] or each['item']}" for each in items) or "-"
+    return "\n".join(f"{each['contribution']:+.4f} {_short(each['title'] or each['item'])}" for each in items) or "-"
+
+
+def _short(text: str) -> str:
+    """Return a text on one line, the end of a long one left out."""
+    line = " ".join(text[: 2 * _LONGEST].split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _told(why: LeftOut) -> str:
