@@ -248,11 +248,14 @@ def report(
     baseline: Baseline = "single",
     mix: Mix = False,
     chosen: Chosen = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Ask the models which items carried the sample recommendations, and show it.")
+    ] = False,
 ) -> None:
     """Write finished runs as one HTML page: tables, curves, significance, recommendations, lineage."""
     from peso_cli.commands.report import report as run
 
-    run(output, filters or [], to, baseline, mix, chosen)
+    run(output, filters or [], to, baseline, mix, chosen, why)
 
 
 @app.command(context_settings=_INTERSPERSED)

@@ -119,12 +119,10 @@ def _why(
     """Add to each row the items of the history that move its score most when they are left out, the strongest first."""
     candidates = np.array([catalog.position[row["item"]] for row in rows], dtype=np.int64)
     found = ranker.leave_one_out(history, candidates, user)
-    for row, contributions in zip(rows, found.contributions.T, strict=True):
-        # Of equal ones the latest comes first.
-        order = len(history) - 1 - np.argsort(-np.abs(contributions[::-1]), kind="stable")[:strongest]
+    for candidate, row in enumerate(rows):
         row["why"] = [
-            {**_named(catalog, int(history[place])), "place": place + 1, "contribution": float(contributions[place])}
-            for place in order.tolist()
+            {**_named(catalog, int(history[place])), "place": place + 1, "contribution": contribution}
+            for place, contribution in found.strongest(candidate, strongest)
         ]
     return found
 

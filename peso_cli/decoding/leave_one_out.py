@@ -40,6 +40,17 @@ class LeftOut:
         """(items, C) how far each score falls without the item; below 0 where the item spoke against it."""
         return self.whole - self.without
 
+    def strongest(self, candidate: int, count: int) -> list[tuple[int, float]]:
+        """Return the places of the items that move a candidate's score most, with what they add; the last of equal ones.
+
+        Args:
+            candidate: its column.
+            count: how many at most.
+        """
+        column = self.contributions[:, candidate]
+        order = len(column) - 1 - np.argsort(-np.abs(column[::-1]), kind="stable")[:count]
+        return [(place, float(column[place])) for place in order.tolist()]
+
 
 def shortened(history: NDArray[np.int32]) -> list[NDArray[np.int32]]:
     """Return a history, and it without each of its items in turn."""
