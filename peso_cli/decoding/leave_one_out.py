@@ -41,7 +41,7 @@ class LeftOut:
         return self.whole - self.without
 
     def strongest(self, candidate: int, count: int) -> list[tuple[int, float]]:
-        """Return the places of the items that move a candidate's score most, with what they add; the last of equal ones.
+        """Return the places of the items that move a candidate's score most, and what they add.
 
         Args:
             candidate: its column.
