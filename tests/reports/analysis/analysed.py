@@ -89,27 +89,30 @@ def run(
 
 
 def runs(folder: Path) -> Path:
-    """Write `single`, which serves u, and LightGCN's fine-tuning, which serves u in second place and v."""
+    """Write `single`, which serves u, and LightGCN's fine-tuning, which serves v, and u and w in second place.
+
+    The semantic ID that is w's is second in the list of `single`, but two items share the first.
+    """
     dataset = world(folder / "data")
     output = folder / "runs"
-    single = [["i3", "i0"], ["i0", "i2"], ["i0", None]]
+    single = [["i3", "i0"], ["i0", None], ["i0", "i5"]]
     run(
         output,
         dataset,
         folder / "data",
         "single",
         single,
-        [(1, 1, 1), (None, None, 1), (None, None, 1)],
+        [(1, 1, 1), (None, None, 1), (2, 3, 1)],
         confidences=(0.95, 0.25, 0.15),
     )
-    towers = [["i1", "i3"], ["i4", "i5"], ["i4", "i3"]]
+    towers = [["i1", "i3"], ["i4", "i5"], ["i4", "i5"]]
     run(
         output,
         dataset,
         folder / "data",
         "two_tower_finetune",
         towers,
-        [(2, 2, 1), (1, 1, 1), (None, None, 1)],
+        [(2, 2, 1), (1, 1, 1), (2, 2, 1)],
         backbone="lightgcn",
     )
     return output
