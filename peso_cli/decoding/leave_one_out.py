@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from peso_cli.decoding.scoring import Scorer
 from peso_cli.decoding.token_tree import token_tree
 from peso_cli.semantic_ids.catalog import Catalog
 
-_AT_ONCE = 16
-"""Candidates that go through the backbone together, so that the mask of who sees whom stays small."""
+_HISTORIES, _CANDIDATES = 24, 16
+"""How many go through the backbone together, so that the mask of who sees whom stays small."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +68,8 @@ def leave_one_out(
 ) -> LeftOut:
     """Return the log-likelihoods of semantic IDs by a history, whole and without each of its items.
 
-    All histories with all candidates are one tree of tokens, read in one pass: what they begin with in common (of a
-    history without its last item all but that) is read once.
+    Histories with candidates are one tree of tokens, read in one pass: what they begin with in common (of a history
+    without its last item all but that) is read once. Only where they are many, there are several trees.
 
     Args:
         model: a causal LM.
@@ -79,12 +80,17 @@ def leave_one_out(
         candidates: (C,) catalog indices.
     """
     prompts = [prompt.tokens(each) for each in shortened(history)]
-    parts = [candidates[start : start + _AT_ONCE] for start in range(0, len(candidates), _AT_ONCE)]
-    found = [_scores(model, scorer, prompts, prompt.answers[part], catalog.codes[part]) for part in parts]
-    scores = np.concatenate([each for each, _ in found], axis=1)
-    answers = prompt.answers.shape[1]
-    alone = len(candidates) * sum(len(each) + answers for each in prompts)
-    return LeftOut(scores[0], scores[1:], sum(tokens for _, tokens in found), alone)
+    scores, tokens = np.zeros((len(prompts), len(candidates))), 0
+    for rows, columns in product(_portions(len(prompts), _HISTORIES), _portions(len(candidates), _CANDIDATES)):
+        part = candidates[columns]
+        scores[rows, columns], read = _scores(model, scorer, prompts[rows], prompt.answers[part], catalog.codes[part])
+        tokens += read
+    alone = len(candidates) * sum(len(each) + prompt.answers.shape[1] for each in prompts)
+    return LeftOut(scores[0], scores[1:], tokens, alone)
+
+
+def _portions(count: int, most: int) -> list[slice]:
+    return [slice(start, start + most) for start in range(0, count, most)]
 
 
 @torch.inference_mode()

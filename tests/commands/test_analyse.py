@@ -118,9 +118,10 @@ def test_calibration_by_hand_and_of_language_models_alone(output):
     )
     assert set(errors[TOWERS].values()) == {None}
     assert notes[0].endswith(f"nothing to calibrate: the scores of {TOWERS}")
-    assert [name.partition(":")[0] for name in reliability] == ["0.1 to 0.2", "0.2 to 0.3", "0.9 to 1.0"]
-    last = reliability[f"0.9 to 1.0: {SINGLE}"]
-    assert last == pytest.approx({"share of users": 1 / 3, "confidence": 0.95, "hits at rank 1": 1})
+    # Three users are in three of five parts.
+    assert [row["confidence"] for row in reliability.values()] == pytest.approx([0.15, 0.25, 0.95])
+    assert [row["hits at rank 1"] for row in reliability.values()] == [0, 0, 1]
+    assert [name.partition(":")[0] for name in reliability] == ["lowest fifth", "second fifth", "fourth fifth"]
 
 
 def test_coverage_and_novelty_by_hand(output):

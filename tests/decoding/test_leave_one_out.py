@@ -85,6 +85,12 @@ def test_more_candidates_than_go_through_together_and_the_tokens_read():
     whole, parts = ask(range(25)), [ask(range(16)), ask(range(16, 25))]
     assert np.allclose(whole.without, np.concatenate([part.without for part in parts], axis=1), atol=1e-5)
     assert whole.tokens == sum(part.tokens for part in parts)
+    many = np.arange(40, dtype=np.int32) % 25
+    long = leave_one_out(model, scorer, prompt, CATALOG, many, np.array([5]))
+    assert long.without.shape == (40, 1)
+    for place in (0, 22, 23, 39):
+        alone = likelihood(model, prompt.tokens(np.delete(many, place)), 5, "vocabulary", vocabulary)
+        assert long.without[place] == pytest.approx(alone, abs=1e-4)
     one = ask([5])
     rows = [[*prompt.tokens(each), *prompt.answers[5]] for each in shortened(history)]
     assert one.tokens == len(beginnings(rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,9 +19,12 @@ from peso_cli.reports.selection import Variant
 
 _BINS = 10
 
+_FIFTHS = ("lowest fifth", "second fifth", "third fifth", "fourth fifth", "highest fifth")
+
 _NOTES = (
-    "confidence: the probability that the model gives to the semantic ID at rank 1: the product over its tokens and "
-    "the end token, of which scores are the mean logarithm; a hit is that semantic ID",
+    "confidence: the probability that the model gives to the semantic ID at rank 1, over the whole vocabulary: the "
+    "product over its tokens and the end token, of which scores are the mean logarithm. What a model gives to "
+    "sequences of no item is lost to it, so that one that has learnt little seems unsure. A hit is that semantic ID",
     "expected calibration error: the mean over users of |mean confidence - share of hits| of their bin (Guo et al., "
     "ICML 2017), in ten equally wide bins, and in ten bins of equally many users",
 )
@@ -79,29 +81,25 @@ def _error(
 
 
 def _reliability(evidence: Evidence, variants: Sequence[Variant]) -> Table:
-    """Return the numbers of a reliability diagram: what was said and what came of it, in equally wide bins."""
-    parts = {f"{n / _BINS:.1f} to {(n + 1) / _BINS:.1f}": _bin(evidence, variants, n) for n in range(_BINS)}
-    held = {name: part for name, part in parts.items() if any(row.cells[0].mean for row in part.rows)}
-    title = next(iter(parts.values())).title
-    note = Footnote("reliability: calibrated confidences are equal to the share of hits beside them")
-    return stacked(held, "confidence", title).noting(note) if held else replace(parts["0.0 to 0.1"], rows=())
+    """Return the numbers of a reliability diagram: what was said and what came of it, in fifths of the users."""
+    parts = {name: _fifth(evidence, variants, number) for number, name in enumerate(_FIFTHS)}
+    held = {name: part for name, part in parts.items() if any(row.cells[0].mean is not None for row in part.rows)}
+    note = Footnote(
+        "reliability: users in five equal parts by confidence; calibrated ones are equal to the share of hits"
+    )
+    return stacked(held or {_FIFTHS[0]: parts[_FIFTHS[0]]}, "confidence", parts[_FIFTHS[0]].title).noting(note)
 
 
-def _bin(evidence: Evidence, variants: Sequence[Variant], number: int) -> Table:
+def _fifth(evidence: Evidence, variants: Sequence[Variant], number: int) -> Table:
     def within(of: Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[Any]]) -> Figure:
         def figure(said: NDArray[np.float64], hit: NDArray[np.bool_]) -> float:
-            there = measures.equal_widths(said, _BINS) == number
+            there = measures.equal_counts(said, len(_FIFTHS)) == number
             return float(of(said, hit)[there].mean()) if there.any() else np.nan
 
         return figure
 
     takes = {
-        Column("share of users", better="none"): _taking(evidence, lambda said, hit: _share(said, number)),
         Column("confidence", better="none"): _taking(evidence, within(lambda said, hit: said)),
         Column("hits at rank 1", better="none"): _taking(evidence, within(lambda said, hit: hit)),
     }
     return compared(evidence.group, "reliability at rank 1", takes, variants, absent=False)
-
-
-def _share(said: NDArray[np.float64], number: int) -> float:
-    return float((measures.equal_widths(said, _BINS) == number).mean())
