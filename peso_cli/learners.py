@@ -12,8 +12,12 @@ from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.two_tower.settings import LEARNER, TwoTower
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from peso_cli.artifacts import Artifact
     from peso_cli.data.blocks import Dataset
+    from peso_cli.decoding.leave_one_out import LeftOut
     from peso_cli.evaluation.ranking import History, Ranking
     from peso_cli.semantic_ids.catalog import Catalog
     from peso_cli.tracking.record import NoRecord, Record
@@ -43,6 +47,9 @@ class AnyRanker(Protocol):
         names: Sequence[str | None] | None = None,
     ) -> Ranking:
         """Rank for (n) histories and, for models that know them, (n) ids of users."""
+
+    def leave_one_out(self, history: History, candidates: NDArray[np.int64], name: str | None = None) -> LeftOut:
+        """Score (C,) items by a history, whole and without each of its items; raises InputError where it isn't read."""
 
 
 class Learner(Protocol):

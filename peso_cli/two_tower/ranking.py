@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peso_cli.decoding.leave_one_out import LeftOut, shortened
 from peso_cli.errors import InputError
 from peso_cli.evaluation.ranking import History, Ranking
 from peso_cli.semantic_ids.catalog import Catalog
@@ -83,6 +84,24 @@ class TowerRanker:
             tick(int(members[-1]) + 1, len(histories))
         sids, items, values = found
         return Ranking(sids, values.astype(np.float32), items)
+
+    @torch.no_grad()
+    def leave_one_out(self, history: History, candidates: Index, name: str | None = None) -> LeftOut:
+        """Return the scores of (C,) items by a history of catalog indices, whole and without each item.
+
+        Raises:
+            InputError: the model knows the user by a vector, so that the history tells it nothing.
+        """
+        if self.towers.users is not None and name in self.roster.users:
+            raise InputError(
+                f"--why: the model has a vector of its own for user {name}, whatever the history; ask for a history by "
+                "hand (--history), or a backbone that reads histories (sasrec, or a language model)"
+            )
+        rows = [self.roster.row_of[each] for each in shortened(history)]
+        queries = queries_of([-1] * len(rows), rows, self.window)
+        scores = scores_of(self.model, self.towers, queries, None).double().cpu().numpy()
+        found = scores[:, self.roster.row_of[candidates]]
+        return LeftOut(found[0], found[1:])
 
     def _best(self, scores: Tensor, shown: Index, k: int) -> tuple[Index, Index, Index]:
         """Return (n, k) rows of semantic IDs, catalog indices and scores of items; -1 where none is left."""

@@ -239,3 +239,67 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
     assert pick_device("cpu") == torch.device("cpu")
+
+
+# Given candidates
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
+@pytest.mark.parametrize("constraint", ["trie", "positional"])
+def test_what_is_ranked_is_scored_alike(constraint, template):
+    ranker = ranker_of(constraint=constraint, template=template)
+    ranking = ranker.rank(HISTORIES, 10)
+    scores = ranker.score(HISTORIES, ranking.rows)
+    assert scores.dtype == np.float32
+    assert scores[ranking.rows >= 0] == pytest.approx(ranking.scores[ranking.rows >= 0], abs=1e-5)
+    assert (scores[ranking.rows < 0] == -np.inf).all()
+
+
+def test_any_semantic_id_has_its_own_score_whoever_else_asks():
+    """Equal histories ask for different ones; some for none, some for one twice."""
+    candidates = np.random.default_rng(3).integers(-1, 30, (12, 6))
+    candidates[4] = -1
+    scores = ranker_of(beams=1).score(HISTORIES, candidates)
+    for history, rows, found in zip(HISTORIES, candidates, scores.tolist(), strict=True):
+        expected = plain_scores(COMPACT, history)
+        assert found == pytest.approx([expected[row] if row >= 0 else -np.inf for row in rows], abs=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "widest"), [(1, 768), (150, 768), (None, 768), (None, 4), (None, 1)])
+def test_how_much_is_scored_at_once_changes_no_score(monkeypatch, tokens, widest):
+    candidates = np.random.default_rng(4).integers(-1, 30, (12, 9))
+    whole = ranker_of().score(HISTORIES, candidates)
+    monkeypatch.setattr(BeamSearch, "widest", widest)
+    parts = ranker_of(tokens).score(HISTORIES, candidates)
+    assert parts == pytest.approx(whole, abs=1e-5)
+
+
+def test_equal_histories_are_read_once(monkeypatch):
+    read, walk = [], BeamSearch.walk
+    monkeypatch.setattr(
+        BeamSearch,
+        "walk",
+        lambda self, prompts, advance: read.extend(map(tuple, prompts)) or walk(self, prompts, advance),
+    )
+    ranker_of().score(HISTORIES * 3, np.arange(36)[:, None] % 30)
+    assert len(read) == len(set(read)) == len({tuple(history) for history in HISTORIES})
+
+
+def test_nothing_is_scored_for_nobody():
+    ranker, none = ranker_of(), np.full((12, 3), -1)
+    assert ranker.score([], none[:0]).shape == (0, 3)
+    assert (ranker.score(HISTORIES, none) == -np.inf).all()
+    assert ranker.score(HISTORIES, none[:, :0]).shape == (12, 0)
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
+def test_histories_without_an_item_score_as_if_they_were_asked_for_alone(template):
+    ranker, history = ranker_of(template=template), HISTORIES[2]
+    candidates = np.array([3, 17, 29, 4, 0])
+    found = ranker.leave_one_out(history, candidates)
+    rows = np.broadcast_to(CATALOG.sid_of[candidates], (6, 5))
+    shorter = [np.delete(history, place) for place in range(5)]
+    # Scores are means over three codes and the end token.
+    alone = 4 * ranker.score([history, *shorter], rows)
+    assert found.whole == pytest.approx(alone[0], abs=1e-4)
+    assert found.without == pytest.approx(alone[1:], abs=1e-4)
