@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from peso_cli.config.schema import Config
+from peso_cli.config.schema import Config, ConfigBackbone, PretrainedBackbone
 from peso_cli.errors import InputError
+from peso_cli.hybrid.settings import LEARNER as HYBRID
+from peso_cli.hybrid.settings import Hybrid
 from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.two_tower.settings import LEARNER, TwoTower
 
@@ -26,10 +28,11 @@ if TYPE_CHECKING:
     from peso_cli.training.stage import StageTask
 
 _LANGUAGE_MODEL = "language_model"
-_WORDS = {_LANGUAGE_MODEL: "language models", LEARNER: "two-tower models"}
+_WORDS = {_LANGUAGE_MODEL: "language models", LEARNER: "two-tower models", HYBRID: "hybrids"}
 _MENDS = {
     _LANGUAGE_MODEL: "a method of language models, such as method=peso",
     LEARNER: "a two-tower method, such as method=two_tower_finetune",
+    HYBRID: "method=hybrid",
 }
 
 
@@ -90,6 +93,10 @@ def learner_of(config: Config) -> Learner:
         from peso_cli.two_tower import stage as two_tower
 
         return two_tower
+    if isinstance(config.backbone, Hybrid):
+        from peso_cli.hybrid import stage as hybrid
+
+        return hybrid
     from peso_cli.training import stage
 
     return stage
@@ -101,7 +108,7 @@ def check_parts(config: Config) -> None:
     Raises:
         InputError: they aren't.
     """
-    kind = LEARNER if isinstance(config.backbone, TwoTower) else _LANGUAGE_MODEL
+    kind = _kind(config)
     parts: dict[str, Any] = {"adapter": config.adapter, "regularizer": config.regularizer}
     for group, part in parts.items():
         other = getattr(part, "learner", _LANGUAGE_MODEL)
@@ -110,3 +117,13 @@ def check_parts(config: Config) -> None:
                 f"backbone={config.backbone.name} with method={config.method.name}: {group}={part.name} is of "
                 f"{_WORDS[other]}, the backbone is none; give {_MENDS[kind]}, or another backbone"
             )
+
+
+def _kind(config: Config) -> str:
+    match config.backbone:
+        case Hybrid():
+            return HYBRID
+        case ConfigBackbone() | PretrainedBackbone():
+            return _LANGUAGE_MODEL
+        case _:
+            return LEARNER

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,11 +34,39 @@ class Ranking:
         rows: (n, K) rows of `catalog.sids`; -1 stands for a sequence that no item carries.
         scores: (n, K) mean log-probability of each sequence's tokens; where items are ranked, their scores.
         items: (n, K) catalog indices, -1 where none is left, of a model that ranks items themselves; else None.
+        parts: of a hybrid, the rankings of its parts by their roles.
+
+    Raises:
+        RunError: a score is not a finite number, but for minus infinity where none is left.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     items: NDArray[np.int64] | None = None
+    parts: Mapping[str, Ranking] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Look at every score: nothing can be ranked by what is no number."""
+        left = (self.rows if self.items is None else self.items) >= 0
+        broken = ~np.isfinite(self.scores) & (left | ~np.isneginf(self.scores))
+        if count := int(broken.any(axis=1).sum()):
+            raise RunError(
+                f"{count} of {len(broken)} users have scores that are not finite numbers, by which nothing is ranked: "
+                "the model has diverged. Lower trainer.learning_rate or regularizer.strength"
+            )
+
+    def take(self, users: NDArray[np.int64]) -> Ranking:
+        """Return the recommendations of some users."""
+        return self._map(lambda values: values[users])
+
+    def top(self, k: int) -> Ranking:
+        """Return the first k recommendations."""
+        return self._map(lambda values: values[:, :k])
+
+    def _map(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Ranking:
+        items = None if self.items is None else change(self.items)
+        parts = {role: part._map(change) for role, part in self.parts.items()}
+        return Ranking(change(self.rows), change(self.scores), items, parts)
 
 
 class Ranker:
@@ -96,11 +125,6 @@ class Ranker:
             tick(min(len(histories), processes.count() * int((times * users).sum())), len(histories))
         rows, scores, times = (processes.total(each) for each in (rows, scores, times))
         _check_once(times)
-        if broken := int((~np.isfinite(scores)).any(axis=1).sum()):
-            raise RunError(
-                f"{broken} of {len(distinct)} histories have scores that are not finite numbers, by which nothing is "
-                "ranked: the model has diverged. Lower trainer.learning_rate or regularizer.strength"
-            )
         return Ranking(rows[place], scores[place])
 
     def score(
