@@ -9,7 +9,7 @@ from peso_cli.backbones.prompts import render
 from peso_cli.config.schema import Decoding
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.errors import InputError, RunError
-from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
+from peso_cli.evaluation.ranking import Ranker, Ranking, pick_device, seeded_sample
 
 CATALOG = random_catalog(30, (3, 4, 5))
 MODELS = {t.name: small_llama(vocabulary_of(CATALOG, t)) for t in (COMPACT, INSTRUCT)}
@@ -87,8 +87,29 @@ def test_scores_that_are_no_numbers_rank_nothing(constraint, normalise, weight):
     ranker = Ranker(
         model, vocabulary, render(COMPACT, vocabulary, CATALOG), CATALOG, Decoding(10, constraint, normalise)
     )
-    with pytest.raises(RunError, match=r"^11 of 11 histories have scores that are not finite numbers"):
+    with pytest.raises(RunError, match=r"^12 of 12 users have scores that are not finite numbers"):
         ranker.rank(HISTORIES, 10)
+
+
+@pytest.mark.parametrize(
+    ("scores", "items", "users"),
+    [
+        ([[2.0, -np.inf]], [[4, -1]], 0),
+        ([[2.0, 1.0]], None, 0),
+        ([[2.0, -np.inf], [2.0, 1.0]], [[4, 3], [4, 3]], 1),
+        ([[np.inf, 1.0]], [[4, 3]], 1),
+        ([[2.0, np.nan], [np.nan, np.nan]], [[4, -1], [-1, -1]], 2),
+        ([[2.0, -np.inf]], None, 1),
+    ],
+)
+def test_a_ranking_is_by_finite_numbers_but_where_none_is_left(scores, items, users):
+    """Whatever ranks, semantic IDs or items."""
+    rows, listed = np.zeros(np.shape(scores), dtype=np.int64), None if items is None else np.array(items)
+    if users:
+        with pytest.raises(RunError, match=f"^{users} of {len(scores)} users have scores that are not finite numbers"):
+            Ranking(rows, np.array(scores, np.float32), listed)
+    else:
+        Ranking(rows, np.array(scores, np.float32), listed)
 
 
 def test_nobody_is_ranked_for_nobody():
