@@ -81,7 +81,7 @@ def _epoch(model: FactorModel, optimizer: torch.optim.Optimizer, batches: Pairs,
         batch = batches.batch(members)
         loss = batch.loss(model, 1.0)
         optimizer.zero_grad()
-        (loss / batch.mass).backward()
+        (loss / batch.mass).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total, mass = total + float(loss.detach()), mass + batch.mass
     return total / mass
