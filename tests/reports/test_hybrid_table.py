@@ -100,6 +100,15 @@ def test_several_hybrids_are_told_apart(output):
     assert "oracle union of hybrid (backbone.generative.method=peso)" in names
 
 
+@pytest.mark.parametrize("fusion", [3, {}, {"by": "ndcg@10"}, {"fusion": {"kind": "alone", "weight": "x"}, "best": 1}])
+def test_a_choice_of_another_shape_is_damage(output, fusion):
+    path = output / "synthetic/hybrid/hybrid/v1/seed_1/stage_3/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fusion": fusion}))
+    said = []
+    assert len(collect(output, said.append)) == 1
+    assert "metrics.json" in said[0]
+
+
 def test_without_a_hybrid_there_is_no_table(tmp_path):
     made(tmp_path, "single", 2, 0.5)
     assert tables(tmp_path) == []
