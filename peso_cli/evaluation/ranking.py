@@ -47,13 +47,7 @@ class Ranking:
 
     def __post_init__(self) -> None:
         """Look at every score: nothing can be ranked by what is no number."""
-        left = (self.rows if self.items is None else self.items) >= 0
-        broken = ~np.isfinite(self.scores) & (left | ~np.isneginf(self.scores))
-        if count := int(broken.any(axis=1).sum()):
-            raise RunError(
-                f"{count} of {len(broken)} users have scores that are not finite numbers, by which nothing is ranked: "
-                "the model has diverged. Lower trainer.learning_rate or regularizer.strength"
-            )
+        _check_finite(self.scores, (self.rows if self.items is None else self.items) >= 0)
 
     def take(self, users: NDArray[np.int64]) -> Ranking:
         """Return the recommendations of some users."""
@@ -146,7 +140,7 @@ class Ranker:
             (n, C) mean log-probability of each sequence's tokens, minus infinity where there is none.
 
         Raises:
-            RunError: not every history was scored exactly once.
+            RunError: not every history was scored exactly once, or a score is not a finite number.
         """
         scores = np.full(candidates.shape, -np.inf, dtype=np.float32)
         distinct, place, _ = _distinct(histories)
@@ -166,6 +160,7 @@ class Ranker:
         found, times = processes.total(found), processes.total(times)
         _check_once(times)
         scores[candidates >= 0] = found[questions.at]
+        _check_finite(scores, candidates >= 0)
         return scores
 
     def leave_one_out(self, history: History, candidates: NDArray[np.int64], name: str | None = None) -> LeftOut:
@@ -235,6 +230,16 @@ def _questions(place: NDArray[np.int64], candidates: NDArray[np.int64], most: in
     table = np.full((len(first), int(column.max(initial=-1)) + 1), -1, dtype=np.int64)
     table[question, column] = rows
     return _Questions(first[:, 0], table, (question[back], column[back]))
+
+
+def _check_finite(scores: NDArray[np.float32], left: NDArray[np.bool_]) -> None:
+    """Check (n, K) scores; where nothing is left, they may be minus infinity."""
+    broken = ~np.isfinite(scores) & (left | ~np.isneginf(scores))
+    if count := int(broken.any(axis=1).sum()):
+        raise RunError(
+            f"{count} of {len(broken)} users have scores that are not finite numbers, by which nothing is ranked: "
+            "the model has diverged. Lower trainer.learning_rate or regularizer.strength"
+        )
 
 
 def _check_once(times: NDArray[np.int64]) -> None:

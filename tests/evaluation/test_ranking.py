@@ -89,6 +89,8 @@ def test_scores_that_are_no_numbers_rank_nothing(constraint, normalise, weight):
     )
     with pytest.raises(RunError, match=r"^12 of 12 users have scores that are not finite numbers"):
         ranker.rank(HISTORIES, 10)
+    with pytest.raises(RunError, match=r"^12 of 12 users have scores that are not finite numbers"):
+        ranker.score(HISTORIES, np.zeros((12, 1), dtype=np.int64))
 
 
 @pytest.mark.parametrize(
