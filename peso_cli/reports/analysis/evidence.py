@@ -89,8 +89,11 @@ class Evidence:
 
     @staticmethod
     def by_semantic_id(record: Record) -> bool:
-        """Tell whether a run recommends semantic IDs by their log-probabilities, not items by scores of any kind."""
-        return "normalise" in record.protocol
+        """Tell whether a run recommends semantic IDs by their log-probabilities, not items by scores of any kind.
+
+        A hybrid's protocol has both what of a search and what of a two-tower model matters; it ranks items.
+        """
+        return "normalise" in record.protocol and "seen" not in record.protocol
 
     def _facts_of(self, record: Record) -> Facts:
         settings = tuple((key, repr(value)) for key, value in record.settings.items() if key.startswith("dataset."))
