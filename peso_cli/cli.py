@@ -107,13 +107,26 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="A user of the dataset.")] = None,
     history: Annotated[str | None, typer.Option(help="Item ids, oldest first, separated by commas.")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many items.")] = 10,
+    why: Annotated[
+        bool,
+        typer.Option("--why", help="Also show what carried each: the 3 strongest items of the history; --why 5: 5."),
+    ] = False,
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
     """Show the best next items for a user of the dataset or for a history given by hand."""
     from peso_cli.commands.recommend import recommend as run
 
-    run(_compose(overrides, config_dir), user, history, k, json)
+    words, strongest = _strongest(overrides or []) if why else (overrides, None)
+    run(_compose(words, config_dir), user, history, k, json, strongest)
+
+
+def _strongest(words: list[str]) -> tuple[list[str], int]:
+    """Take the number of `--why 5` out of the words of a command; an option can't have a value or none."""
+    numbers = [word for word in words if word.isdecimal()]
+    if len(numbers) > 1 or numbers == ["0"]:
+        raise InputError(f"--why {' '.join(numbers)}: give one number from 1 on, or none for 3")
+    return [word for word in words if word not in numbers], int(numbers[0]) if numbers else 3
 
 
 @app.command(context_settings=_INTERSPERSED)
@@ -200,6 +213,33 @@ def tables(
     run(name, output, filters or [], format, baseline, mix, chosen, run_missing, config_dir)
 
 
+def _complete_section(incomplete: str) -> list[str]:
+    from peso_cli.commands.analyse import section_names
+
+    return [name for name in section_names() if name.startswith(incomplete)]
+
+
+@app.command()
+def analyse(
+    filters: Filters = None,
+    output: Output = Path("outputs"),
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A section, such as overlap or fairness; all unless given.", autocompletion=_complete_section
+        ),
+    ] = None,
+    format: Annotated[str, typer.Option(help="terminal, markdown, latex, csv or json.")] = "terminal",
+    baseline: Baseline = "single",
+    mix: Mix = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Show where methods differ: by users, items and drift, in hits, calibration, coverage and fairness."""
+    from peso_cli.commands.analyse import analyse as run
+
+    run(output, filters or [], format, baseline, mix, only or [], config_dir)
+
+
 @app.command()
 def report(
     filters: Filters = None,
@@ -208,11 +248,14 @@ def report(
     baseline: Baseline = "single",
     mix: Mix = False,
     chosen: Chosen = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Ask the models which items carried the sample recommendations, and show it.")
+    ] = False,
 ) -> None:
     """Write finished runs as one HTML page: tables, curves, significance, recommendations, lineage."""
     from peso_cli.commands.report import report as run
 
-    run(output, filters or [], to, baseline, mix, chosen)
+    run(output, filters or [], to, baseline, mix, chosen, why)
 
 
 @app.command(context_settings=_INTERSPERSED)

@@ -6,14 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from peso_cli.config.schema import Config
+from peso_cli.config.schema import Config, ConfigBackbone, PretrainedBackbone
 from peso_cli.errors import InputError
+from peso_cli.hybrid.settings import LEARNER as HYBRID
+from peso_cli.hybrid.settings import Hybrid
 from peso_cli.methods.regularizers.none import NoRegularizer
 from peso_cli.two_tower.settings import LEARNER, TwoTower
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from peso_cli.artifacts import Artifact
     from peso_cli.data.blocks import Dataset
+    from peso_cli.decoding.leave_one_out import LeftOut
     from peso_cli.evaluation.ranking import History, Ranking
     from peso_cli.semantic_ids.catalog import Catalog
     from peso_cli.tracking.record import NoRecord, Record
@@ -22,10 +28,11 @@ if TYPE_CHECKING:
     from peso_cli.training.stage import StageTask
 
 _LANGUAGE_MODEL = "language_model"
-_WORDS = {_LANGUAGE_MODEL: "language models", LEARNER: "two-tower models"}
+_WORDS = {_LANGUAGE_MODEL: "language models", LEARNER: "two-tower models", HYBRID: "hybrids"}
 _MENDS = {
     _LANGUAGE_MODEL: "a method of language models, such as method=peso",
     LEARNER: "a two-tower method, such as method=two_tower_finetune",
+    HYBRID: "method=hybrid",
 }
 
 
@@ -43,6 +50,9 @@ class AnyRanker(Protocol):
         names: Sequence[str | None] | None = None,
     ) -> Ranking:
         """Rank for (n) histories and, for models that know them, (n) ids of users."""
+
+    def leave_one_out(self, history: History, candidates: NDArray[np.int64], name: str | None = None) -> LeftOut:
+        """Score (C,) items by a history, whole and without each of its items; raises InputError where it isn't read."""
 
 
 class Learner(Protocol):
@@ -83,6 +93,10 @@ def learner_of(config: Config) -> Learner:
         from peso_cli.two_tower import stage as two_tower
 
         return two_tower
+    if isinstance(config.backbone, Hybrid):
+        from peso_cli.hybrid import stage as hybrid
+
+        return hybrid
     from peso_cli.training import stage
 
     return stage
@@ -94,7 +108,7 @@ def check_parts(config: Config) -> None:
     Raises:
         InputError: they aren't.
     """
-    kind = LEARNER if isinstance(config.backbone, TwoTower) else _LANGUAGE_MODEL
+    kind = _kind(config)
     parts: dict[str, Any] = {"adapter": config.adapter, "regularizer": config.regularizer}
     for group, part in parts.items():
         other = getattr(part, "learner", _LANGUAGE_MODEL)
@@ -103,3 +117,13 @@ def check_parts(config: Config) -> None:
                 f"backbone={config.backbone.name} with method={config.method.name}: {group}={part.name} is of "
                 f"{_WORDS[other]}, the backbone is none; give {_MENDS[kind]}, or another backbone"
             )
+
+
+def _kind(config: Config) -> str:
+    match config.backbone:
+        case Hybrid():
+            return HYBRID
+        case ConfigBackbone() | PretrainedBackbone():
+            return _LANGUAGE_MODEL
+        case _:
+            return LEARNER

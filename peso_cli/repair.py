@@ -15,9 +15,13 @@ from peso_cli.stages import Display, Run, unfinished
 def repair(run: Run, last: int, display: Display) -> None:
     """Move the first damaged stage up to `last` aside, and the later ones of this lineage, which were made from it.
 
+    A hybrid's parts are looked at first, each by itself.
+
     Raises:
         InputError: a stage's place holds something made otherwise.
     """
+    for part in run.made_of.values():
+        repair(part, last, display)
     for stage in range(1, last + 1):
         run.dataset.block(stage)
         if _damage(run, stage):

@@ -21,6 +21,8 @@ from peso_cli.data.blocks import Dataset
 from peso_cli.data.open import open_dataset
 from peso_cli.errors import DivergedError, InputError, RunError
 from peso_cli.files import blaming
+from peso_cli.hybrid.adapters import Fused
+from peso_cli.hybrid.settings import Hybrid, check_candidates
 from peso_cli.learners import check_parts, learner_of
 from peso_cli.lookalikes import lookalike
 from peso_cli.methods.adapters.evolving import Evolving
@@ -73,17 +75,24 @@ class Run:
         return self.composed.config
 
     @cached_property
+    def made_of(self) -> dict[str, Run]:
+        """The runs of a hybrid's parts by their roles; of any other method none."""
+        return {role: Run(composed, self.dataset) for role, composed in self.config.parts.items()}
+
+    @cached_property
     def contents(self) -> dict[str, str]:
         """Digests of the files that the backbone starts from, by the setting that names them."""
         return contents(self.config.backbone)
 
     @cached_property
     def _base_digest(self) -> str:
-        return digest(base_settings(self.config, self.contents))
+        parts = {role: part._base_digest for role, part in self.made_of.items()}
+        return digest(base_settings(self.config, self.contents) | ({"parts": parts} if parts else {}))
 
     @cached_property
     def _later_digest(self) -> str:
-        return digest(later_settings(self.config, self.contents))
+        parts = {role: part._later_digest for role, part in self.made_of.items()}
+        return digest(later_settings(self.config, self.contents) | ({"parts": parts} if parts else {}))
 
     def artifact(self, stage: int) -> Artifact:
         """Return where a stage's artifact lies: dataset / backbone / method / variant / seed / stage.
@@ -120,7 +129,8 @@ class Run:
         settings = self._base_digest if stage == 1 else self._later_digest
         parent = self._fingerprints[-1] if stage > 1 else None
         catalog = self.dataset.catalog_at(stage).digest
-        return digest([FINGERPRINT, settings, self.config.seed, stage, catalog, data, parent])
+        parts = [part.fingerprint(stage) for part in self.made_of.values()]
+        return digest([FINGERPRINT, settings, self.config.seed, stage, catalog, data, parent, *parts])
 
     def verify(self, stage: int) -> None:
         """Check, once per run of the program, that a finished stage is what its place and its checksums promise.
@@ -150,6 +160,8 @@ class Run:
                     f"(looked in {artifact.folder}){beside}; first run: {command}"
                 )
             self.verify(number)
+        for part in self.made_of.values():
+            part.require(stage)
         return lineage
 
 
@@ -160,6 +172,8 @@ def _first_adapter(config: Config) -> Adapter:
             return FullWeights()
         case PretrainedBackbone():
             return Evolving()
+        case Hybrid():
+            return Fused()
         case _:
             return cast(Adapter, Inherited())
 
@@ -181,6 +195,13 @@ def check_settings(config: Config) -> None:
         InputError: they contradict each other.
     """
     check_parts(config)
+    for role, part in config.parts.items():
+        try:
+            check_settings(part.config)
+        except InputError as error:
+            raise InputError(f"backbone.{role}: {error}") from None
+    if isinstance(config.backbone, Hybrid):
+        check_candidates(config.backbone.candidates, config.decoding)
     if not config.adapter.trains and not isinstance(config.regularizer, NoRegularizer):
         raise InputError(
             f"regularizer={config.regularizer.name}: adapter={config.adapter.name} trains nothing that it could hold; "
@@ -219,6 +240,8 @@ def wanted_stages(stage: int | str | Sequence[int], dataset: Dataset) -> tuple[i
 def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
     """Bring stages into being, their ancestors first: reuse what is finished, resume what has begun, train the rest.
 
+    Those of a hybrid's parts come before its own.
+
     Raises:
         InputError: data is missing, or a stage's place holds something made otherwise.
         RunError: an artifact is damaged, or training diverged.
@@ -226,6 +249,8 @@ def ensure(run: Run, stages: Sequence[int], display: Display) -> None:
     last = max(stages)
     for stage in range(1, last + 1):
         run.dataset.block(stage)
+    for part in run.made_of.values():
+        ensure(part, stages, display)
     for stage in range(1, last + 1):
         _ensure_stage(run, stage, display, needed_by=None if stage in stages else last)
 
@@ -323,6 +348,13 @@ def _open_record(run: Run, task: StageTask, resume: Checkpoint | None) -> Abstra
     )
 
 
+def _parts(run: Run, stage: int) -> dict[str, dict[str, str]]:
+    return {
+        role: {"path": str(part.artifact(stage).folder), "fingerprint": part.fingerprint(stage)}
+        for role, part in run.made_of.items()
+    }
+
+
 def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:
     before = range(max(1, stage - 1), stage)
     parents = [{"path": str(run.artifact(s).folder), "fingerprint": run.fingerprint(s)} for s in before]
@@ -335,6 +367,7 @@ def _lineage(run: Run, stage: int, fingerprint: str) -> dict[str, Any]:
         "stage": stage,
         "fingerprint": fingerprint,
         "parents": parents,
+        **({"parts": _parts(run, stage)} if run.made_of else {}),
         "composition": {"adapter": adapter.name, "regularizer": regularizer.name, "memory": memory.name},
         "trained_on": list(memory.stages(stage)) if adapter.trains else [],
         "data": {

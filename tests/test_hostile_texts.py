@@ -37,12 +37,12 @@ def world(tmp_path_factory) -> tuple[str, ...]:
     return (*words, *OVERRIDES, "trainer.epochs=0")
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize("form", [(), ("--json",), ("--why", "6"), ("--why", "--json")])
 def test_recommendations_of_odd_items_reach_no_terminal_as_orders(world, form):
     answer = peso("recommend", "stage=1", "--user", "user\x1b[31m\u202e3", *world, *form)
     harmless(answer, "stage 1")
     assert answer.code == 0
-    if form:
+    if "--json" in form:
         assert answer.document["user"] == "user\x1b[31m\u202e3"
 
 

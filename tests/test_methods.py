@@ -17,7 +17,9 @@ from peso_cli.decoding.beam import BeamSearch
 from peso_cli.training import loop, stage
 
 METHODS = sorted(
-    path.stem for path in (conf_folder() / "method").glob("*.yaml") if not path.stem.startswith("two_tower_")
+    path.stem
+    for path in (conf_folder() / "method").glob("*.yaml")
+    if not path.stem.startswith("two_tower_") and path.stem != "hybrid"
 )
 
 

@@ -22,6 +22,7 @@ from peso_cli.backbones.sources import Source, source_of
 from peso_cli.backbones.vocabulary import Vocabulary, extended_vocabulary, word_vocabulary
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone, PromptTemplate
 from peso_cli.errors import InputError
+from peso_cli.hybrid.settings import Hybrid
 from peso_cli.semantic_ids.catalog import Catalog
 from peso_cli.two_tower.settings import TwoTower
 
@@ -36,15 +37,19 @@ class Backbone:
 
 
 def build_backbone(
-    config: ConfigBackbone | PretrainedBackbone | TwoTower, template: PromptTemplate, catalog: Catalog, seed: int
+    config: ConfigBackbone | PretrainedBackbone | TwoTower | Hybrid,
+    template: PromptTemplate,
+    catalog: Catalog,
+    seed: int,
 ) -> Backbone:
     """Build the backbone in its state before stage 1; everything random comes from `seed`.
 
     Raises:
         InputError: it is no language model, the numbers don't fit together, or the pretrained model can't be had.
     """
-    if isinstance(config, TwoTower):
-        raise InputError(f"backbone={config.name}: is a two-tower model, this takes a language model, such as tiny")
+    if isinstance(config, TwoTower | Hybrid):
+        what = "a hybrid" if isinstance(config, Hybrid) else "a two-tower model"
+        raise InputError(f"backbone={config.name}: is {what}, this takes a language model, such as tiny")
     torch.manual_seed(seed)
     if isinstance(config, ConfigBackbone):
         vocabulary = _vocabulary(config, template, catalog)

@@ -17,6 +17,7 @@ from peso_cli.backbones.build import vocabulary_weights
 from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone
 from peso_cli.errors import InputError, RunError, nearest
+from peso_cli.hybrid.settings import Hybrid
 from peso_cli.two_tower.settings import TwoTower
 
 
@@ -71,14 +72,14 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
 
 
 def lora_arguments(
-    config: ConfigBackbone | PretrainedBackbone | TwoTower, model: PreTrainedModel, vocabulary: Vocabulary
+    config: ConfigBackbone | PretrainedBackbone | TwoTower | Hybrid, model: PreTrainedModel, vocabulary: Vocabulary
 ) -> dict[str, Any]:
     """Return the arguments of peft's LoraConfig for a backbone: shape, targets and which vocabulary rows train.
 
     Raises:
         InputError: a target names no layer, or one whose rows train already.
     """
-    assert not isinstance(config, TwoTower)  # which can't be built as a model with layers
+    assert not isinstance(config, TwoTower | Hybrid)  # which can't be built as a model with layers
     lora = config.lora
     shape: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
     shape["target_modules"] = list(lora.targets)

@@ -12,12 +12,13 @@ from typing import Literal
 from peso_cli.config.schema import ConfigBackbone, PretrainedBackbone
 from peso_cli.errors import InputError, nearest
 from peso_cli.files import sha256
+from peso_cli.hybrid.settings import Hybrid
 from peso_cli.resources.cache import MANIFEST, Fetched, find
 from peso_cli.resources.hub import hub_answers, hub_reason
 from peso_cli.resources.registry import RESOURCES
 from peso_cli.two_tower.settings import TwoTower
 
-Backbone = ConfigBackbone | PretrainedBackbone | TwoTower
+Backbone = ConfigBackbone | PretrainedBackbone | TwoTower | Hybrid
 
 _WEIGHTS = ".safetensors"
 _KINDS = (".json", ".model", ".txt", _WEIGHTS)
@@ -98,7 +99,7 @@ def source_of(config: Backbone) -> Source | None:
     """Return what a backbone starts from; None for one that is made from numbers alone."""
     if isinstance(config, PretrainedBackbone):
         return Source("model", config.model, config.revision)
-    if isinstance(config, TwoTower) or config.tokenizer is None:
+    if isinstance(config, TwoTower | Hybrid) or config.tokenizer is None:
         return None
     return Source("tokenizer", config.tokenizer, None)
 

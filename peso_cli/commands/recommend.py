@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,23 @@ from peso_cli.commands.output import print_json
 from peso_cli.config.compose import Composed
 from peso_cli.data.blocks import Dataset
 from peso_cli.errors import InputError, nearest
-from peso_cli.learners import learner_of
+from peso_cli.evaluation.protocol import check_length
+from peso_cli.learners import AnyRanker, learner_of
 from peso_cli.semantic_ids.catalog import Catalog
 from peso_cli.stages import Run, open_run, wanted_stages
 from peso_cli.terminal import OUT, TerminalDisplay
 
+if TYPE_CHECKING:
+    from peso_cli.decoding.leave_one_out import LeftOut
 
-def recommend(composed: Composed, user: str | None, history: str | None, k: int, as_json: bool) -> None:
+
+_LONGEST = 48
+"""Characters of the title of an item of the history."""
+
+
+def recommend(
+    composed: Composed, user: str | None, history: str | None, k: int, as_json: bool, strongest: int | None = None
+) -> None:
     """Print the k best next items, with titles where known and scores.
 
     Args:
@@ -27,20 +37,32 @@ def recommend(composed: Composed, user: str | None, history: str | None, k: int,
         history: item ids given by hand, oldest first, separated by commas.
         k: how many items.
         as_json: print a JSON document instead of a table.
+        strongest: how many items of the history to show that carried each recommendation most; None for none.
 
     Raises:
-        InputError: the user or an item is unknown, not just one of both is given, or the stage isn't trained.
+        InputError: the user or an item is unknown, not just one of both is given, the stage isn't trained, or it is
+            asked why of a model that doesn't read the history.
     """
     if (user is None) == (history is None):
         raise InputError("give either --user USER or --history ITEM,ITEM,...")
     run = open_run(composed)
     (stage,) = _single(wanted_stages(composed.config.stage, run.dataset))
     events = _of_user(run.dataset, user, stage) if user is not None else _by_hand(run.dataset.catalog, history or "")
-    rows = _rank(run, stage, user, events[-composed.config.prompt.window :], k)
+    read = events[-composed.config.prompt.window :]
+    catalog = run.dataset.catalog_at(stage)
+    check_length(run.config, catalog, k)
+    lineage = run.require(stage)
+    with TerminalDisplay():
+        ranker = learner_of(run.config).open_ranker(run.config, run.dataset, lineage)
+        rows = _rank(ranker, catalog, user, read, k)
+        why = None if strongest is None else _why(ranker, catalog, user, read, rows, strongest)
     if as_json:
-        print_json({"user": user, "history": [run.dataset.catalog.items[i] for i in events], "items": rows})
+        asked = {} if why is None else {"tokens_read": why.tokens, "tokens_alone": why.alone}
+        print_json({"user": user, "history": [catalog.items[i] for i in events], "items": rows, **asked})
         return
     OUT.print(_table(run, stage, user, rows))
+    if why is not None:
+        OUT.print(_told(why), markup=False)
 
 
 def _single(stages: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,31 +89,71 @@ def _by_hand(catalog: Catalog, history: str) -> NDArray[np.int32]:
     return np.array([catalog.position[item] for item in items], dtype=np.int32)
 
 
-def _rank(run: Run, stage: int, user: str | None, history: NDArray[np.int32], k: int) -> list[dict[str, Any]]:
-    from peso_cli.evaluation.protocol import check_length
-
-    catalog = run.dataset.catalog_at(stage)
-    check_length(run.config, catalog, k)
-    lineage = run.require(stage)
-    with TerminalDisplay():
-        ranking = learner_of(run.config).open_ranker(run.config, run.dataset, lineage).rank([history], k, names=[user])
+def _rank(
+    ranker: AnyRanker, catalog: Catalog, user: str | None, history: NDArray[np.int32], k: int
+) -> list[dict[str, Any]]:
+    ranking = ranker.rank([history], k, names=[user])
     lists = ranking.rows if ranking.items is None else ranking.items
     rows: list[dict[str, Any]] = []
     for found, score in zip(lists[0].tolist(), ranking.scores[0].tolist(), strict=True):
         for item in (
             np.flatnonzero(catalog.sid_of == found).tolist() if ranking.items is None else [found] * (found >= 0)
         ):
-            name = catalog.items[item]
-            row = {"item": name, "title": catalog.titles.get(name), "sid": catalog.sid_text(item)}
-            rows.append({**row, "score": score})
+            rows.append({**_named(catalog, item), "sid": catalog.sid_text(item), "score": score})
     return rows[:k]
+
+
+def _named(catalog: Catalog, item: int) -> dict[str, Any]:
+    name = catalog.items[item]
+    return {"item": name, "title": catalog.titles.get(name)}
+
+
+def _why(
+    ranker: AnyRanker,
+    catalog: Catalog,
+    user: str | None,
+    history: NDArray[np.int32],
+    rows: list[dict[str, Any]],
+    strongest: int,
+) -> LeftOut:
+    """Add to each row the items of the history that move its score most when they are left out, the strongest first."""
+    candidates = np.array([catalog.position[row["item"]] for row in rows], dtype=np.int64)
+    found = ranker.leave_one_out(history, candidates, user)
+    for candidate, row in enumerate(rows):
+        row["why"] = [
+            {**_named(catalog, int(history[place])), "place": place + 1, "contribution": contribution}
+            for place, contribution in found.strongest(candidate, strongest)
+        ]
+    return found
 
 
 def _table(run: Run, stage: int, user: str | None, rows: list[dict[str, Any]]) -> Table:
     whom = f"user {user}" if user is not None else "the history given"
     table = Table(title=f"{run.config.method.name} after stage {stage}, for {whom}", title_justify="left")
-    for column in ("", "item", "title", "semantic ID", "score"):
+    why = ["why"] if any("why" in row for row in rows) else []
+    for column in ("", "item", "title", "semantic ID", "score", *why):
         table.add_column(column, justify="right" if column in ("", "score") else "left")
     for place, row in enumerate(rows, start=1):
-        table.add_row(str(place), row["item"], row["title"] or "-", row["sid"], f"{row['score']:.4f}")
+        carried = [_carried(row["why"])] if why else []
+        table.add_row(str(place), row["item"], row["title"] or "-", row["sid"], f"{row['score']:.4f}", *carried)
     return table
+
+
+def _carried(items: list[dict[str, Any]]) -> str:
+    """Return a line for each item of a history, with what it adds to a score."""
+    return "\n".join(f"{each['contribution']:+.4f} {_short(each['title'] or each['item'])}" for each in items) or "-"
+
+
+def _short(text: str) -> str:
+    """Return a text on one line, the end of a long one left out."""
+    line = " ".join(text[: 2 * _LONGEST].split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _told(why: LeftOut) -> str:
+    """Say what contributions are, and what they cost."""
+    of = "log-likelihood of the semantic ID" if why.tokens else "score"
+    told = f"why: how far the {of} falls when that item of the history is left out; below 0 it spoke against it."
+    if not why.tokens:
+        return told
+    return f"{told} {why.tokens:,} tokens were read, of {why.alone:,} that all histories with all items have."

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from peso_cli.characters import printable
+from peso_cli.commands.explain import explain
 from peso_cli.errors import InputError
 from peso_cli.files import write_text
 from peso_cli.reports.rooms import finished
@@ -15,7 +16,9 @@ OUTPUT = Path("outputs")
 """Where runs are by themselves."""
 
 
-def report(output: Path, filters: list[str], to: Path, baseline: str, mix: bool, chosen: bool = False) -> None:
+def report(
+    output: Path, filters: list[str], to: Path, baseline: str, mix: bool, chosen: bool = False, why: bool = False
+) -> None:
     """Write a page of what is finished under a folder, and print its path.
 
     Equal runs give equal bytes. The file is there as a whole or not at all.
@@ -27,6 +30,7 @@ def report(output: Path, filters: list[str], to: Path, baseline: str, mix: bool,
         baseline: the row that others are compared with; empty for none.
         mix: whether runs that can't be compared may stand side by side.
         chosen: whether, of variants that differ only in their strength, only the one chosen on validation stays.
+        why: whether models are asked which items of the histories carried the sample recommendations.
 
     Raises:
         InputError: a filter is wrong, nothing fits, runs can't be compared, or `to` is a folder.
@@ -41,7 +45,7 @@ def report(output: Path, filters: list[str], to: Path, baseline: str, mix: bool,
         warn(line)
     request = _request(output, filters, baseline, mix)
     with TerminalDisplay() as display:
-        write_text(to, document(groups, request, left_out, warn, display.bar("page")))
+        write_text(to, document(groups, request, left_out, warn, display.bar("page"), explain if why else None))
     sys.stdout.write(printable(f"{to}\n"))
 
 

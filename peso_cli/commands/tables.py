@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from peso_cli.characters import printable
-from peso_cli.errors import InputError, RunError, nearest
+from peso_cli.commands.output import check_options, print_tables
+from peso_cli.errors import RunError
 from peso_cli.reports import tables as package
 from peso_cli.reports.choice import STRENGTH, contests, unscored
 from peso_cli.reports.model import Footnote, Gap, Table
-from peso_cli.reports.render import TEXTS, show
 from peso_cli.reports.rooms import Room, finished
 from peso_cli.reports.selection import Group
-from peso_cli.terminal import OUT, TerminalDisplay, warn
+from peso_cli.terminal import TerminalDisplay, warn
 
 _ROOM = Room(package, "tables", "table")
 
@@ -56,10 +54,7 @@ def tables(
             or figures that a choice rests on are missing.
         RunError: something that is missing couldn't be filled.
     """
-    if format != "terminal" and format not in TEXTS:
-        raise InputError(f"--format {format}: give terminal, {', '.join(TEXTS)}{nearest(format, TEXTS)}")
-    if config_dir is not None and not config_dir.is_dir():
-        raise InputError(f"--config-dir {config_dir}: no such folder")
+    check_options(format, config_dir)
     module = _ROOM.module(name)
     # A table may compare what others keep apart.
     regrouped: Callable[[list[Group]], list[Group]] = getattr(module, "regrouped", list)
@@ -69,10 +64,7 @@ def tables(
 
     failed = _fill(lambda: _gaps(module.build, groups, chosen)) if run_missing else 0
     made = _ROOM.something(name, _build(module.build, groups(chosen, warn)))
-    if format == "terminal":
-        show(made, OUT)
-    else:
-        sys.stdout.write(printable(TEXTS[format](made)))
+    print_tables(made, format)
     if failed:
         raise RunError(f"{failed} of the commands that fill the table failed, as said above")
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -117,8 +117,12 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Compose
     Raises:
         InputError: an override can't be read, a key or choice doesn't exist, a value is missing or out of bounds.
     """
+    from peso_cli.hybrid.composing import composed_parts
+
     raw = compose_plain("config", overrides, config_dir)
-    return Composed(validate(raw.plain), raw.plain, raw.choices, tuple(overrides), config_dir, raw.grid)
+    whole = Composed(validate(raw.plain), raw.plain, raw.choices, tuple(overrides), config_dir, raw.grid)
+    parts = composed_parts(whole)
+    return replace(whole, config=validate(raw.plain, parts)) if parts else whole
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,12 @@ def _raw(primary: str, overrides: Sequence[str]) -> tuple[DictConfig, dict[str, 
     return raw, {group: choice for group, choice in choices.items() if not group.startswith("hydra/")}, grid
 
 
-def validate(plain: Mapping[str, Any]) -> Config:
+def validate(plain: Mapping[str, Any], of_hybrid: Mapping[str, Composed] | None = None) -> Config:
     """Check a composed configuration against the schema.
+
+    Args:
+        plain: the configuration.
+        of_hybrid: the parts, where it is a hybrid's.
 
     Raises:
         InputError: names the first key that is wrong, its value and what is allowed.
@@ -184,7 +192,9 @@ def validate(plain: Mapping[str, Any]) -> Config:
         except ValidationError as error:
             errors += [{**found, "loc": (group, *found["loc"])} for found in error.errors()]
     try:
-        config = TypeAdapter(Config).validate_python({**plain, **dict.fromkeys(PARTS), **parts})
+        config = TypeAdapter(Config).validate_python(
+            {**plain, **dict.fromkeys(PARTS), **parts, "parts": of_hybrid or {}}
+        )
     except ValidationError as error:
         errors += error.errors()
     if not errors:

@@ -13,6 +13,7 @@ from peso_cli.artifacts import canonical
 from peso_cli.config.schema import Config, ConfigBackbone, PretrainedBackbone, ReleasedDataset
 from peso_cli.data.raw import BuiltDataset
 from peso_cli.files import sha256
+from peso_cli.hybrid.settings import PARTS, Hybrid
 from peso_cli.two_tower.settings import Bpr, LightGcn
 
 _LATER_ONLY = ("later_stage_scale", "later_epochs")
@@ -26,6 +27,8 @@ def base_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]
         config: the whole configuration.
         contents: digests that stand in for those settings of the backbone that name files.
     """
+    if isinstance(config.backbone, Hybrid):
+        return _hybrid_settings(config, config.backbone)
     backbone = {**dataclasses.asdict(config.backbone), **contents}
     if not isinstance(config.backbone, PretrainedBackbone):
         for key in _later_of_backbone(config):
@@ -41,6 +44,8 @@ def base_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]
 
 def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that shape the stages after the first; `contents` as above."""
+    if isinstance(config.backbone, Hybrid):
+        return _hybrid_settings(config, config.backbone)
     trainer = {k: v for k, v in dataclasses.asdict(config.trainer).items() if k not in _NEVER}
     return {
         **base_settings(config, contents),
@@ -49,6 +54,17 @@ def later_settings(config: Config, contents: Mapping[str, str]) -> dict[str, Any
         "adapter": _settings(config.adapter),
         "regularizer": _settings(config.regularizer),
         "memory": _settings(config.memory),
+    }
+
+
+def _hybrid_settings(config: Config, backbone: Hybrid) -> dict[str, Any]:
+    """Return what shapes the choice of a fusion; the settings of the parts are in the fingerprints of their stages."""
+    decoding = {k: v for k, v in dataclasses.asdict(config.decoding).items() if k != "batch_tokens"}
+    return {
+        "dataset": _dataset_settings(config),
+        "backbone": {k: v for k, v in dataclasses.asdict(backbone).items() if k not in PARTS},
+        "prompt": dataclasses.asdict(config.prompt),
+        "decoding": decoding,
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
@@ -20,6 +22,7 @@ from peso_cli.config.types import (
 )
 from peso_cli.data.raw import BuiltDataset, Cleaning, RawDataset, Split
 from peso_cli.data.synthetic import SyntheticDataset
+from peso_cli.hybrid.settings import Hybrid
 from peso_cli.methods.parts import Adapter, Memory, Regularizer
 from peso_cli.semantic_ids.parts import Embedding, Quantizer
 from peso_cli.semantic_ids.settings import Tokenizer
@@ -216,12 +219,18 @@ class TrackerConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class Config:
-    """Everything a command can be told."""
+    """Everything a command can be told, and what follows from it.
+
+    Attributes:
+        parts: of a hybrid, the configurations (`Composed`) of its parts by their roles; else empty.
+    """
 
     stage: Annotated[int, Field(strict=True)] | str | Stages
     seed: Natural
     dataset: Annotated[ReleasedDataset | SyntheticDataset | BuiltDataset | RawDataset, Field(discriminator="source")]
-    backbone: Annotated[ConfigBackbone | PretrainedBackbone | Bpr | LightGcn | SasRec, Field(discriminator="source")]
+    backbone: Annotated[
+        ConfigBackbone | PretrainedBackbone | Bpr | LightGcn | SasRec | Hybrid, Field(discriminator="source")
+    ]
     prompt: PromptTemplate
     method: Method
     adapter: Annotated[Adapter, _MADE]
@@ -239,3 +248,4 @@ class Config:
     output: Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
     variant: FolderName | None
     device: Literal["auto", "cpu", "cuda"]
+    parts: Annotated[Mapping[str, Any], _MADE] = field(default_factory=dict)

@@ -6,7 +6,8 @@ vocabulary in float32 before the constraint, averaged over the generated tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -47,6 +48,15 @@ class Beams:
     codes: Tensor
     sees: Tensor
 
+    def grown(self, parent: Tensor, code: Tensor, nodes: Tensor, scores: Tensor) -> Beams:
+        """Return (B, K) beams that go on from those at the places `parent`, each by one code."""
+        codes = torch.cat([_rows(self.codes, parent), code[..., None]], dim=-1)
+        return Beams(nodes, scores, codes, _rows(self.sees, parent))
+
+
+Advance = Callable[[Beams, Tensor, int], Beams]
+"""From the beams of a level and their (B, W, hidden) states to the beams of the next one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -78,9 +88,14 @@ class BeamSearch:
         """Set the search up; `prefix` are the tokens that every prompt begins with, read once and not given again."""
         model.eval()  # type: ignore[no-untyped-call]
         self.model, self.constraint, self.beams = model, constraint, beams
-        self._scorer = Scorer(model.get_output_embeddings(), vocabulary, normalise)  # type: ignore[no-untyped-call]
+        self.scorer = Scorer(model.get_output_embeddings(), vocabulary, normalise)  # type: ignore[no-untyped-call]
         self.vocabulary = vocabulary
         self._prefix = self._read_prefix(prefix) if prefix is not None and len(prefix) else Prefix()
+
+    @property
+    def tokens(self) -> int:
+        """Over how many tokens scores are averaged: the codes and the end token."""
+        return self.constraint.levels + 1
 
     @property
     def room(self) -> int:
@@ -92,25 +107,45 @@ class BeamSearch:
         """How many prompts' beams fill what the device likes to have at once."""
         return max(1, _TOKENS_AT_ONCE[self.model.device.type] // self.beams)
 
+    @property
+    def widest(self) -> int:
+        """How many beams of one prompt the device likes to have at once."""
+        return _TOKENS_AT_ONCE[self.model.device.type]
+
     def tokens_in_memory(self) -> int:
         """Return how many tokens' keys and values half of the free memory holds."""
         return free_memory(self.model.device) // (2 * bytes_per_token(self.model))
+
+    def as_wide(self, beams: int) -> BeamSearch:
+        """Return the same search with another width of its beam."""
+        other = copy.copy(self)
+        other.beams = beams
+        return other
 
     @torch.inference_mode()
     def run(self, prompts: Sequence[Tokens]) -> Found:
         """Search for all prompts (the token ids of each behind the prefix, at least one) at once, side by side."""
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        ordered = [prompts[i] for i in order]
-        runs = [Run(len(list(same)), length) for length, same in groupby(map(len, ordered))]
+        beams, scores = self.walk([prompts[i] for i in order], self._advance)
+        return self._sorted(beams, scores, self._tensor(np.argsort(order)))
+
+    @torch.inference_mode()
+    def walk(self, prompts: Sequence[Tokens], advance: Advance) -> tuple[Beams, Tensor]:
+        """Read prompts, in ascending order of their lengths, and beams behind them as `advance` chooses them.
+
+        Returns:
+            The beams of the last level, and the (B, W) sums of the log-probabilities of their tokens.
+        """
+        runs = [Run(len(list(same)), length) for length, same in groupby(map(len, prompts))]
         states = Prompts(self._prefix, runs, self.room)
-        lengths = self._tensor(np.array([len(self._prefix) + len(p) for p in ordered]))
-        last = self._read_prompts(ordered, states)[:, None]
+        lengths = self._tensor(np.array([len(self._prefix) + len(p) for p in prompts]))
+        last = self._read_prompts(prompts, states)[:, None]
         beams = self._root(len(prompts))
         for level in range(self.constraint.levels):
-            beams = self._advance(beams, last, level)
-            if level + 1 < self.constraint.levels or self._scorer.normalise != "level":
+            beams = advance(beams, last, level)
+            if level + 1 < self.constraint.levels or self.scorer.normalise != "level":
                 beams, last = self._read_codes(beams, level, lengths, states)
-        return self._finish(beams, last, self._tensor(np.argsort(order)))
+        return beams, self._ended(beams, last)
 
     def _tensor(self, values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(self.model.device)
@@ -159,13 +194,8 @@ class BeamSearch:
         children = self.constraint.children(level, beams.nodes)
         scores, kept = self._best(beams, hidden, children, level)
         parent = kept // children.codes.shape[-1]
-        code = children.codes.flatten(1).gather(1, kept)
-        return Beams(
-            nodes=children.nodes.flatten(1).gather(1, kept),
-            scores=scores,
-            codes=torch.cat([_rows(beams.codes, parent), code[..., None]], dim=-1),
-            sees=_rows(beams.sees, parent),
-        )
+        code, nodes = (each.flatten(1).gather(1, kept) for each in (children.codes, children.nodes))
+        return beams.grown(parent, code, nodes, scores)
 
     def _best(self, beams: Beams, hidden: Tensor, children: Children, level: int) -> tuple[Tensor, Tensor]:
         """Return the scores and the (B, K) flat places of the best continuations.
@@ -173,10 +203,10 @@ class BeamSearch:
         The mass of the words is worked out only for beams with a continuation among the best. Without it a score is too
         high; once all beams among the best have theirs, no other beam could still get in.
         """
-        logits, mass = self._scorer.codes(hidden, level)
+        logits, mass = self.scorer.codes(hidden, level)
         gains = logits.gather(-1, children.codes).masked_fill(~children.exists, -torch.inf)
         width = min(self.beams, int(children.exists.flatten(1).sum(1).min()))
-        known = torch.full_like(mass, not self._scorer.lazy, dtype=torch.bool)
+        known = torch.full_like(mass, not self.scorer.lazy, dtype=torch.bool)
         turns = 0
         while True:
             scores = ((beams.scores - mass)[..., None] + gains).flatten(1)
@@ -187,7 +217,7 @@ class BeamSearch:
             # Where words weigh so much that every answer raises new questions, all of them are asked at once.
             turns += 1
             missing = ~known if turns > _PATIENCE else among & ~known
-            mass[missing] = self._scorer.log_mass(hidden[missing], mass[missing])
+            mass[missing] = self.scorer.log_mass(hidden[missing], mass[missing])
             known |= missing
 
     def _read_codes(self, beams: Beams, level: int, lengths: Tensor, states: Prompts) -> tuple[Beams, Tensor]:
@@ -200,13 +230,16 @@ class BeamSearch:
         hidden = self._states(tokens, positions, states.codes(beams.sees.shape[-1], sees))
         return Beams(beams.nodes, beams.scores, beams.codes, sees), hidden.view(prompts, width, -1)
 
-    def _finish(self, beams: Beams, last: Tensor, back: Tensor) -> Found:
-        """Add the end token's log-probability, sort, and bring the prompts back into the order in which they came."""
-        scores = beams.scores
-        if self._scorer.normalise != "level":
-            scores = scores + self._scorer.end_log_probability(last.flatten(0, 1)).view_as(scores)
+    def _ended(self, beams: Beams, last: Tensor) -> Tensor:
+        """Return the (B, W) scores with the end token's log-probability."""
+        if self.scorer.normalise == "level":
+            return beams.scores
+        return beams.scores + self.scorer.end_log_probability(last.flatten(0, 1)).view_as(beams.scores)
+
+    def _sorted(self, beams: Beams, scores: Tensor, back: Tensor) -> Found:
+        """Sort the beams of each prompt, and bring the prompts back into the order in which they came."""
         order = scores.sort(dim=1, descending=True, stable=True).indices
-        scores = scores.gather(1, order) / (self.constraint.levels + 1)
+        scores = scores.gather(1, order) / self.tokens
         return Found(_rows(beams.codes, order)[back], scores[back], beams.nodes.gather(1, order)[back])
 
 

@@ -19,11 +19,13 @@ from peso_cli.data.raw import RawDataset
 from peso_cli.data.synthetic import SyntheticDataset
 from peso_cli.evaluation.protocol import Scored, block_before, user_examples, write_predictions
 from peso_cli.files import write_json
+from peso_cli.hybrid.settings import PARTS, TWO_TOWER, Hybrid
 from peso_cli.learners import AnyRanker, learner_of
 from peso_cli.tracking.record import NoRecord, Record
 from peso_cli.two_tower.settings import TwoTower
 
 if TYPE_CHECKING:
+    from peso_cli.evaluation.ranking import Ranking
     from peso_cli.stages import Display, Run
     from peso_cli.training.loop import Progress
 
@@ -34,6 +36,8 @@ def protocol_of(config: Config) -> dict[str, Any]:
     """Return what must agree for two figures to be comparable."""
     decoding, backbone = config.decoding, config.backbone
     search = {"constraint": decoding.constraint, "beams": decoding.beams, "normalise": decoding.normalise}
+    if isinstance(backbone, Hybrid):
+        search["seen"] = config.parts[TWO_TOWER].config.backbone.seen
     return {
         **({"seen": backbone.seen} if isinstance(backbone, TwoTower) else search),
         "top_k": decoding.top_k,
@@ -52,6 +56,7 @@ def score_own_stage(
 ) -> None:
     """Score a stage that has just been trained on its own test users; write metrics.json and predictions.parquet."""
     from peso_cli.evaluation.ranking import pick_device
+    from peso_cli.hybrid.choosing import FILE
     from peso_cli.training.memory import peak_bytes
 
     peak = peak_bytes(pick_device(run.config.device))
@@ -64,6 +69,8 @@ def score_own_stage(
     metrics = _empty(stage, run.config)
     _add(metrics, scored)
     metrics["training"] = _training(progress)
+    if run.made_of:
+        metrics["fusion"] = artifact.document(FILE)
     metrics["stored_bytes"] = artifact.stored_bytes
     metrics["seconds"] = {"train": round(seconds, 1), "evaluate": round(time.monotonic() - begun, 1)}
     metrics["peak_bytes"] = peak
@@ -153,11 +160,14 @@ def _score_together(
     histories = [history for users in chosen.values() for history in users.histories()]
     names = [users.block.users[row] for users in chosen.values() for row in users.user]
     ranking = ranker.rank(histories, k, lambda done, total: tick(done, total, "users"), names)
-    ends = np.cumsum([len(users) for users in chosen.values()])[:-1]
-    lists = ranking.rows, ranking.scores, ranking.items
-    parts = zip(*([None] * len(chosen) if each is None else np.split(each, ends) for each in lists), strict=True)
-    found = zip(chosen.items(), parts, strict=True)
-    return {stage: Scored(dataset, stage, split, users, *part) for (stage, users), part in found}
+    places = np.split(np.arange(len(names)), np.cumsum([len(users) for users in chosen.values()])[:-1])
+    found = zip(chosen.items(), places, strict=True)
+    return {stage: _scored(dataset, stage, split, users, ranking.take(own)) for (stage, users), own in found}
+
+
+def _scored(dataset: Dataset, stage: int, split: Split, users: Examples, ranking: Ranking) -> Scored:
+    parts = {role: _scored(dataset, stage, split, users, part) for role, part in ranking.parts.items()}
+    return Scored(dataset, stage, split, users, ranking.rows, ranking.scores, ranking.items, parts)
 
 
 def data_digest(dataset: Dataset, stage: int) -> str:
@@ -207,7 +217,7 @@ def _training(progress: Progress | None) -> dict[str, Any] | None:
 def flat_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return a summary's figures by dotted name: `recall@5`, `item.recall@5`, `popularity.recall@5`, ..."""
     flat = {name: value for name, value in summary.items() if isinstance(value, int | float)}
-    for kind in ("item", "popularity", "ceiling"):
+    for kind in ("item", "popularity", "ceiling", *PARTS, "oracle"):
         flat |= {f"{kind}.{n}": v for n, v in summary.get(kind, {}).items() if isinstance(v, int | float)}
     return flat
 

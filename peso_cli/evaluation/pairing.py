@@ -59,19 +59,39 @@ def per_user(predictions: Sequence[Path]) -> UserFigures:
             is given.
         RunError: a file can't be read.
     """
+    tables, top = _tables(predictions, _COLUMNS)
+    columns = {name: _column(tables, name) for name in _COLUMNS[3:]}
+    return UserFigures(_users(tables), _column(tables, "stage"), _figures(**columns, top=top))
+
+
+def per_user_ranks(predictions: Sequence[Path], column: str) -> UserFigures:
+    """Read the figures of semantic IDs of every user by one column of ranks, such as a hybrid has of each part.
+
+    Raises:
+        InputError, RunError: as `per_user`.
+    """
+    tables, top = _tables(predictions, (*_COLUMNS[:3], column))
+    return UserFigures(_users(tables), _column(tables, "stage"), sid_figures(_column(tables, column), top))
+
+
+def _tables(predictions: Sequence[Path], columns: Sequence[str]) -> tuple[list[pa.Table], int]:
+    """Return the tables of predictions, and the length that all lists of recommendations have."""
     if not predictions:
         raise InputError("there are no predictions to compare")
-    tables = {path: _read(path) for path in predictions}
+    tables = {path: _read(path, columns) for path in predictions}
     lengths = {path: _list_length(path, table) for path, table in tables.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{path} has {length}" for path, length in lengths.items())
         raise InputError(f"lists of recommendations differ in length: {found}; choose stages of one decoding.top_k")
-    columns = {name: np.concatenate([_numbers(table, name) for table in tables.values()]) for name in _COLUMNS[3:]}
-    return UserFigures(
-        np.concatenate([np.array(table["user"].to_pylist(), dtype=np.str_) for table in tables.values()]),
-        np.concatenate([_numbers(table, "stage") for table in tables.values()]),
-        _figures(**columns, top=next(iter(lengths.values()))),
-    )
+    return list(tables.values()), next(iter(lengths.values()))
+
+
+def _users(tables: Sequence[pa.Table]) -> NDArray[np.str_]:
+    return np.concatenate([np.array(table["user"].to_pylist(), dtype=np.str_) for table in tables])
+
+
+def _column(tables: Sequence[pa.Table], name: str) -> NDArray[np.int64]:
+    return np.concatenate([_numbers(table, name) for table in tables])
 
 
 def paired(
@@ -105,12 +125,12 @@ def paired(
     return Differences(reference.users, reference.stages, figures)
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        missing = [name for name in _COLUMNS if name not in pq.read_schema(path).names]
-        table = None if missing else pq.read_table(path, columns=list(_COLUMNS))
+        missing = [name for name in columns if name not in pq.read_schema(path).names]
+        table = None if missing else pq.read_table(path, columns=list(columns))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: can't be read ({str(error).splitlines()[0]})") from None
     if table is None:

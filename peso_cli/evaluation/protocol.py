@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from peso_cli.evaluation.groups import GROUPS, user_groups
 from peso_cli.evaluation.metrics import Figures, item_figures, mean_figures, sid_figures, sid_ranks
 from peso_cli.evaluation.popularity import popularity_ranking
 from peso_cli.files import write_atomically
+from peso_cli.hybrid.settings import Hybrid, check_enough
 from peso_cli.semantic_ids.catalog import Catalog
 from peso_cli.two_tower.settings import TwoTower
 
@@ -73,6 +75,7 @@ class Scored:
         scores: (users, K) their scores; with `items`, those of the items.
         items: (users, K) recommended catalog indices, best first, -1 where none is left, of a model that ranks items
             themselves; None of one that ranks semantic IDs.
+        parts: of a hybrid, the same users with the recommendations of its parts, by their roles.
     """
 
     dataset: Dataset
@@ -82,6 +85,7 @@ class Scored:
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     items: NDArray[np.int64] | None = None
+    parts: Mapping[str, Scored] = field(default_factory=dict)
 
     @property
     def catalog(self) -> Catalog:
@@ -124,6 +128,7 @@ class Scored:
             "kind": "sid",
             "item": mean_figures(self._item_figures()),
             "popularity": self._popularity(),
+            **self._of_parts(),
             **self._ceiling(sid),
             **self._left_out(),
             "groups": self._by_group(sid),
@@ -135,6 +140,19 @@ class Scored:
         if self.items is None:
             return item_figures(self.rows, targets, self.catalog)
         return sid_figures(sid_ranks(self.items, targets), self.items.shape[1])
+
+    def _of_parts(self) -> Summary:
+        """Return a hybrid's parts alone, and `oracle`: of each user the better one, a hit where either has it."""
+        if not self.parts:
+            return {}
+        top = self.rows.shape[1]
+        kinds = [{role: sid_figures(part.ranks, top) for role, part in self.parts.items()}]
+        kinds.append({role: part._item_figures() for role, part in self.parts.items()})
+        for kind in kinds:
+            first, *others = kind.values()
+            kind["oracle"] = {name: np.maximum.reduce([first[name], *(o[name] for o in others)]) for name in first}
+        sid, item = kinds
+        return {role: {**mean_figures(sid[role]), "item": mean_figures(item[role])} for role in sid}
 
     def _by_group(self, figures: Figures) -> Summary:
         members = self.groups
@@ -166,6 +184,8 @@ def check_length(config: Config, catalog: Catalog, k: int) -> None:
     Raises:
         InputError: the beam or the catalog is too small.
     """
+    if isinstance(config.backbone, Hybrid):
+        check_enough(config.backbone.candidates, k)
     beams = k if isinstance(config.backbone, TwoTower) else config.decoding.beams
     check_beams(replace(config.decoding, beams=beams), catalog, k)
 
@@ -209,7 +229,8 @@ def write_predictions(path: Path, scored: Scored) -> None:
     null where none does), scores (top_k), rank (of the target's semantic ID, 1-based, null if missed), history_length,
     group, and for figures of the kind `item`: position (where the items that share the target's semantic ID begin in
     the expanded list, null if missed) and sharing (how many they are). Of a model that ranks items, items and scores
-    are of its list of items, position is the target's in it, and sharing 1.
+    are of its list of items, position is the target's in it, and sharing 1. Of a hybrid also generative_rank
+    and two_tower_rank, by its parts alone.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -225,11 +246,18 @@ def write_predictions(path: Path, scored: Scored) -> None:
             "target": [catalog.items[item] for item in chosen.target_items],
             "items": pa.array(items.tolist(), pa.list_(pa.string())),
             "scores": pa.array(scored.scores.tolist(), pa.list_(pa.float32())),
-            "rank": pa.array(ranks, pa.int32(), mask=ranks == 0),
+            "rank": _ranks_column(ranks),
             "history_length": pa.array(chosen.history_lengths, pa.int32()),
             "group": scored.groups.tolist(),
             "position": pa.array(position, pa.int32(), mask=position == 0),
             "sharing": pa.array(sharing, pa.int32()),
+            **{f"{role}_rank": _ranks_column(part.ranks) for role, part in scored.parts.items()},
         }
     )
     write_atomically(path, lambda part: pq.write_table(table, part))
+
+
+def _ranks_column(ranks: NDArray[np.int64]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(ranks, pa.int32(), mask=ranks == 0)

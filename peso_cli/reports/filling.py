@@ -114,7 +114,9 @@ def _settings(wanted: Mapping[str, Any], composed: Mapping[str, Any]) -> Iterabl
 
 
 def _quoted(value: Any) -> str:
-    """Return a value as Hydra reads it back: texts with signs of its grammar are quoted."""
+    """Return a value as Hydra reads it back: texts with signs of its grammar are quoted, in lists, too."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_quoted, value))}]"
     if not isinstance(value, str) or re.fullmatch(r"[\w./-]+", value):
         return shown_value(value)
     escaped = value.replace("\\", "\\\\").replace("'", "\\'") if "'" in value else value

@@ -10,6 +10,9 @@ from rich.table import Table
 Row = tuple[str, str, Mapping[str, Any]]
 """The stage, who recommends, and the figures."""
 
+_OF_HYBRIDS = {"generative": "generative alone", "two_tower": "two-tower alone", "oracle": "oracle union"}
+"""What a hybrid's summary also holds, in words."""
+
 
 def figure_columns(*summaries: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the figures that a table of some summaries shows: at each K above 1, and at 1 for one that has no other.
@@ -71,6 +74,7 @@ def group_table(method: str, groups: Mapping[int, Mapping[str, Mapping[str, Any]
 
 def _stage_rows(stage: str, method: str, summary: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = [(stage, method, summary), ("", f"{method} (item)", summary["item"])]
+    rows += [("", name, summary[kind]) for kind, name in _OF_HYBRIDS.items() if kind in summary]
     rows.append(("", "popularity", summary["popularity"]))
     if "ceiling" in summary:
         rows.append(("", "best attainable", summary["ceiling"]))
@@ -90,7 +94,7 @@ def _mean(summaries: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dic
         return {c: sum(p[c] for p in parts) / len(parts) for c in columns if all(c in p for p in parts)}
 
     averaged: dict[str, Any] = {**mean(summaries)}
-    for kind in ("item", "popularity", "ceiling"):
+    for kind in ("item", "popularity", "ceiling", *_OF_HYBRIDS):
         if all(kind in summary for summary in summaries):
             averaged[kind] = mean([summary[kind] for summary in summaries])
     return averaged

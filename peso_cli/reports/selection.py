@@ -239,9 +239,22 @@ def _variants(records: Sequence[Record]) -> tuple[Variant, ...]:
         found.setdefault(method, []).append(list(members))
     return tuple(
         Variant(name, method, {(r.place.seed, r.place.stage): r for r in members})
-        for method, variants in found.items()
+        for method, variants in ((method, _in_order(variants)) for method, variants in found.items())
         for name, members in zip(_names(method, variants), variants, strict=True)
     )
+
+
+def _in_order(variants: Sequence[list[Record]]) -> list[list[Record]]:
+    """Sort a method's variants by the values of the settings in which they differ, numbers by their size."""
+    firsts = [members[0].settings for members in variants]
+    keys = differing(firsts)
+    return sorted(variants, key=lambda members: [_size(members[0].settings[key]) for key in keys])
+
+
+def _size(value: Any) -> tuple[bool, float, str]:
+    """Return what values of a setting are sorted by: numbers first."""
+    number = isinstance(value, int | float)
+    return not number, float(value) if number else 0.0, shown_value(value)
 
 
 def _names(method: str, variants: Sequence[Sequence[Record]]) -> list[str]:

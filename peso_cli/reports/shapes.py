@@ -68,6 +68,17 @@ def _is_training(value: Any) -> bool:
     return is_mapping(numbers, is_scalar) and all(is_mapping(line, is_scalar) for line in value["history"])
 
 
+def _is_fusion(value: Any) -> bool:
+    """Tell whether a value is what a hybrid's stage chose, or nothing."""
+    if value is None:
+        return True
+    if not isinstance(value, Mapping) or not isinstance(value.get("fusion"), Mapping):
+        return False
+    chosen, best = value["fusion"], value.get("best")
+    named = isinstance(value.get("by"), str) and isinstance(chosen.get("kind"), str)
+    return named and is_number(chosen.get("weight")) and is_mapping(best, lambda each: is_mapping(each, is_number))
+
+
 def _by_stage(of: Test) -> Test:
     """Return the test of what maps stages to splits, and these to values of a kind."""
     return lambda value: is_mapping(value, lambda splits: is_mapping(splits, of), "[1-9][0-9]{0,5}")
@@ -83,6 +94,7 @@ _METRICS: Mapping[str, Test] = {
     "evaluated": _by_stage(is_summary),
     "groups": _by_stage(lambda value: is_mapping(value, is_summary)),
     "training": _is_training,
+    "fusion": _is_fusion,
     "seconds": lambda value: value is None or is_mapping(value, _none_or_number),
     "stored_bytes": _none_or_number,
     "peak_bytes": _none_or_number,

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from peso_cli.data.examples import MINIMUM_EVENTS
 from peso_cli.data.layout import MANIFEST, StageFolder, stage_folders
 from peso_cli.data.parquet import read_table, verify
 from peso_cli.data.sources.frames import ITEM_SCHEMA
@@ -50,7 +51,7 @@ def items_of_built(root: Path, template: str, display: Display) -> Items:
     table = pl.concat(tables)
 
     def histories() -> Sequence[NDArray[np.int32]]:
-        return _histories(stages[0], table["item"].head(tables[0].height))
+        return [trained_part(user) for user in _histories(stages[0], table["item"].head(tables[0].height))]
 
     return _items(table, first_stage, template, display, histories)
 
@@ -102,6 +103,11 @@ def _categories(value: str | None) -> list[str]:
 def _read_items(stage: StageFolder) -> pl.DataFrame:
     verify(stage, stage.items)
     return read_table(stage.items, ITEM_SCHEMA, filled=("item",))
+
+
+def trained_part(events: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return a user's events without those that validation and test ask for."""
+    return events[:-2] if len(events) >= MINIMUM_EVENTS else events
 
 
 def _histories(stage: StageFolder, items: pl.Series) -> list[NDArray[np.int32]]:

@@ -27,7 +27,8 @@ class Items:
         brands: brand of each item, empty where unknown; only quality is measured with it.
         categories: first category of each item, likewise.
         stage: (items,) the first stage at which each item is visible.
-        histories: gives the item sequences of stage 1, as indices into `ids`, one array for each user.
+        histories: gives the item sequences of stage 1 without what validation and test ask for, as indices into `ids`,
+            one array for each user.
     """
 
     ids: tuple[str, ...]

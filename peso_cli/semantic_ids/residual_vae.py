@@ -6,15 +6,13 @@ balanced last level after Zheng et al. 2023 (LC-Rec, arXiv 2311.09049).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional
 
@@ -81,22 +79,6 @@ class Quantized:
     loss: Tensor
     codes: Tensor
     left: Tensor
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch and numpy's libraries work on one thread.
-
-    Small batches gain little by more, lose much to waiting where another process has a core, and the order of sums, and
-    with it the bytes, would depend on their number.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def fit_vae(embeddings: Floats, training: Training, seed: int, tick: Tick) -> dict[str, NDArray[np.float32]]:

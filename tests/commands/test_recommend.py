@@ -1,6 +1,9 @@
+from functools import cache
+
 import pyarrow.parquet
 import pytest
 from commands.running import peso, refused
+from two_tower.towers import arguments
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +88,107 @@ def test_a_search_by_position_shows_only_what_exists(ask):
     assert all(row["item"].startswith("item") for row in items)
 
 
+def carried(document) -> dict[str, dict[int, float]]:
+    """For each recommended item the contribution of each place of the history."""
+    return {row["item"]: {each["place"]: each["contribution"] for each in row["why"]} for row in document["items"]}
+
+
+def without(history: list[str], place: int) -> str:
+    return ",".join(item for n, item in enumerate(history, start=1) if n != place)
+
+
+def test_contributions_are_what_is_lost_when_an_item_is_left_out(ask):
+    history = ["item1", "item7", "item2", "item7", "item30"]
+    document = ask("--history", ",".join(history), "--why", "5", "--json").document
+    whole = {row["item"]: row["score"] for row in document["items"]}
+    found, compared = carried(document), 0
+    for place in range(1, 6):
+        shorter = ask("--history", without(history, place), "--json").document["items"]
+        for row in shorter:
+            if row["item"] in whole:
+                # Scores are means over three codes and the end token.
+                lost = 4 * (whole[row["item"]] - row["score"])
+                assert found[row["item"]][place] == pytest.approx(lost, abs=1e-4)
+                compared += 1
+    assert compared > 20
+    assert all(set(contributions) == {1, 2, 3, 4, 5} for contributions in found.values())
+
+
+def test_the_strongest_come_first_and_as_many_as_asked_for(ask):
+    history = "item1,item7,item2,item9,item30"
+    every = carried(ask("--history", history, "--why", "9", "--json").document)
+    for words, count in ((["--why"], 3), (["--why", "2"], 2), (["2", "--why"], 2)):
+        for row in ask("--history", history, "--json", *words).document["items"]:
+            shown = [each["contribution"] for each in row["why"]]
+            assert shown == sorted(every[row["item"]].values(), key=abs, reverse=True)[:count]
+            assert all(each["item"] == history.split(",")[each["place"] - 1] for each in row["why"])
+
+
+def test_shared_beginnings_are_read_once(ask):
+    document = ask("--history", "item1,item7,item2,item9,item30", "--why", "--k", "1", "--json").document
+    # Whole: the head, 5 items, the answer. Without item n the 5 - n items after it and the answer are new; without the
+    # last one the answer alone; the codes that answers have in common with what was there are not.
+    most = 1 + 3 * (5 + 4 + 3 + 2 + 1) + 3 * 6
+    assert most - 3 * 6 <= document["tokens_read"] <= most
+    assert document["tokens_alone"] == 1 + 3 * 6 + 5 * (1 + 3 * 5)
+
+
+def test_why_is_told_in_the_table_with_titles(ask):
+    answer = ask("--history", "item1,item2", "--why", "1")
+    assert answer.out.count("Edition") == 20
+    signs = [line for line in answer.out.splitlines() if line.startswith("│") and ("│ +" in line or "│ -" in line)]
+    assert len(signs) == 10
+    assert "below 0 it spoke against it" in answer.out
+    assert "tokens were read, of" in answer.out
+
+
+def test_an_empty_history_carries_nothing(ask):
+    document = ask("--history", "", "--why", "--json").document
+    assert [row["why"] for row in document["items"]] == [[]] * 10
+    assert ask("--history", "", "--why").code == 0
+
+
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory):
+    """Asks trained two-tower models, each by its backbone."""
+
+    @cache
+    def trained(backbone):
+        words = arguments(tmp_path_factory.mktemp(backbone), backbone, "finetune")
+        answer = peso("train", "stage=1", *words)
+        assert answer.code == 0, answer.err
+        return words
+
+    return lambda backbone, *more: peso("recommend", "stage=1", *trained(backbone), *more)
+
+
+@pytest.mark.parametrize("backbone", ["sasrec", "bpr"])
+def test_a_model_that_reads_items_tells_of_them(towers, backbone):
+    history = ["item1", "item7", "item2", "item30"]
+    document = towers(backbone, "--history", ",".join(history), "--why", "4", "--k", "30", "--json").document
+    whole, found = {row["item"]: row["score"] for row in document["items"]}, carried(document)
+    assert any(value for contributions in found.values() for value in contributions.values())
+    for place in range(1, 5):
+        shorter = towers(backbone, "--history", without(history, place), "--k", "40", "--json").document["items"]
+        scores = {row["item"]: row["score"] for row in shorter}
+        for item in whole.keys() & scores.keys():
+            assert found[item][place] == pytest.approx(whole[item] - scores[item], abs=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["bpr", "lightgcn"])
+def test_a_user_known_by_a_vector_is_not_told_by_the_history(towers, backbone):
+    user = towers(backbone, "--user", "?").err.partition("there are ")[2].partition(",")[0]
+    answer = towers(backbone, "--user", user, "--why")
+    refused(answer, "--why: the model has a vector of its own for user", user, "--history")
+    assert towers(backbone, "--user", user).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (["--history", "item1", "--why", "0"], ["--why 0: give one number from 1 on"]),
+        (["--history", "item1", "--why", "2", "3"], ["--why 2 3: give one number"]),
+        (["--history", "item1", "3"], ["3"]),
         ([], ["either --user USER or --history"]),
         (["--user", "user1", "--history", "item1"], ["either --user USER or --history"]),
         (["--user", "nobody"], ["--user nobody", "stages 1 to 2 of synthetic", "there are user"]),

@@ -1,7 +1,11 @@
 """The file that `peso report` leaves, and what it says."""
 
+import re
+
 import pytest
 from artifact_makers import made
+from commands.running import peso
+from two_tower import towers
 
 from peso_cli.commands.report import report
 from peso_cli.errors import InputError
@@ -56,3 +60,35 @@ def test_what_is_wrong_with_a_report_is_one_line(tmp_path):
         assert part in str(caught.value)
         assert "\n" not in str(caught.value)
     assert not to.exists()
+
+
+def test_why_asks_the_models_what_carried_the_sample_recommendations(trained, tmp_path):
+    to = tmp_path / "page.html"
+    answer = peso("report", "method=peso,single", "--output", trained.output, "--to", to, "--why")
+    assert answer.code == 0, answer.err
+    page = to.read_text()
+    assert "not known" not in page
+    user = re.search(r"What carried the first one to (\w+)", page)[1]
+    example = peso("data", "examples", "--stage", 3, "--split", "test", "--user", user, *trained.arguments()).document
+    asked = ("--history", ",".join(example["history"]), "--why", "3", "--json")
+    (first, *_) = peso("recommend", "stage=3", *trained.arguments(), *asked).document["items"]
+    owed = page[page.index(f"What carried the first one to {user}") :]
+    for each in first["why"]:
+        assert f"{each['contribution']:+.3f} ".replace("-", "\N{MINUS SIGN}") in owed[: owed.index("</table>")]
+        assert each["title"] in owed[: owed.index("</table>")]
+
+
+def test_without_why_the_report_says_how_to_ask(trained, tmp_path):
+    to = tmp_path / "page.html"
+    assert peso("report", "method=peso", "--output", trained.output, "--to", to).code == 0
+    page = to.read_text()
+    assert "What carried" not in page
+    assert "peso report --why method=peso --output" in page
+
+
+def test_what_a_method_cannot_tell_is_said_in_its_place(tmp_path):
+    output, to = tmp_path / "runs", tmp_path / "page.html"
+    answer = peso("train", "stage=2", *towers.arguments(output, "bpr", "finetune"))
+    assert answer.code == 0, answer.err
+    assert peso("report", "--output", output, "--to", to, "--why").code == 0
+    assert "not known: --why: the model has a vector of its own for user" in to.read_text()

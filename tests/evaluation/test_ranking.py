@@ -9,7 +9,7 @@ from peso_cli.backbones.prompts import render
 from peso_cli.config.schema import Decoding
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.errors import InputError, RunError
-from peso_cli.evaluation.ranking import Ranker, pick_device, seeded_sample
+from peso_cli.evaluation.ranking import Ranker, Ranking, pick_device, seeded_sample
 
 CATALOG = random_catalog(30, (3, 4, 5))
 MODELS = {t.name: small_llama(vocabulary_of(CATALOG, t)) for t in (COMPACT, INSTRUCT)}
@@ -87,8 +87,31 @@ def test_scores_that_are_no_numbers_rank_nothing(constraint, normalise, weight):
     ranker = Ranker(
         model, vocabulary, render(COMPACT, vocabulary, CATALOG), CATALOG, Decoding(10, constraint, normalise)
     )
-    with pytest.raises(RunError, match=r"^11 of 11 histories have scores that are not finite numbers"):
+    with pytest.raises(RunError, match=r"^12 of 12 users have scores that are not finite numbers"):
         ranker.rank(HISTORIES, 10)
+    with pytest.raises(RunError, match=r"^12 of 12 users have scores that are not finite numbers"):
+        ranker.score(HISTORIES, np.zeros((12, 1), dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("scores", "items", "users"),
+    [
+        ([[2.0, -np.inf]], [[4, -1]], 0),
+        ([[2.0, 1.0]], None, 0),
+        ([[2.0, -np.inf], [2.0, 1.0]], [[4, 3], [4, 3]], 1),
+        ([[np.inf, 1.0]], [[4, 3]], 1),
+        ([[2.0, np.nan], [np.nan, np.nan]], [[4, -1], [-1, -1]], 2),
+        ([[2.0, -np.inf]], None, 1),
+    ],
+)
+def test_a_ranking_is_by_finite_numbers_but_where_none_is_left(scores, items, users):
+    """Whatever ranks, semantic IDs or items."""
+    rows, listed = np.zeros(np.shape(scores), dtype=np.int64), None if items is None else np.array(items)
+    if users:
+        with pytest.raises(RunError, match=f"^{users} of {len(scores)} users have scores that are not finite numbers"):
+            Ranking(rows, np.array(scores, np.float32), listed)
+    else:
+        Ranking(rows, np.array(scores, np.float32), listed)
 
 
 def test_nobody_is_ranked_for_nobody():
@@ -239,3 +262,67 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
     assert pick_device("cpu") == torch.device("cpu")
+
+
+# Given candidates
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
+@pytest.mark.parametrize("constraint", ["trie", "positional"])
+def test_what_is_ranked_is_scored_alike(constraint, template):
+    ranker = ranker_of(constraint=constraint, template=template)
+    ranking = ranker.rank(HISTORIES, 10)
+    scores = ranker.score(HISTORIES, ranking.rows)
+    assert scores.dtype == np.float32
+    assert scores[ranking.rows >= 0] == pytest.approx(ranking.scores[ranking.rows >= 0], abs=1e-5)
+    assert (scores[ranking.rows < 0] == -np.inf).all()
+
+
+def test_any_semantic_id_has_its_own_score_whoever_else_asks():
+    """Equal histories ask for different ones; some for none, some for one twice."""
+    candidates = np.random.default_rng(3).integers(-1, 30, (12, 6))
+    candidates[4] = -1
+    scores = ranker_of(beams=1).score(HISTORIES, candidates)
+    for history, rows, found in zip(HISTORIES, candidates, scores.tolist(), strict=True):
+        expected = plain_scores(COMPACT, history)
+        assert found == pytest.approx([expected[row] if row >= 0 else -np.inf for row in rows], abs=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "widest"), [(1, 768), (150, 768), (None, 768), (None, 4), (None, 1)])
+def test_how_much_is_scored_at_once_changes_no_score(monkeypatch, tokens, widest):
+    candidates = np.random.default_rng(4).integers(-1, 30, (12, 9))
+    whole = ranker_of().score(HISTORIES, candidates)
+    monkeypatch.setattr(BeamSearch, "widest", widest)
+    parts = ranker_of(tokens).score(HISTORIES, candidates)
+    assert parts == pytest.approx(whole, abs=1e-5)
+
+
+def test_equal_histories_are_read_once(monkeypatch):
+    read, walk = [], BeamSearch.walk
+    monkeypatch.setattr(
+        BeamSearch,
+        "walk",
+        lambda self, prompts, advance: read.extend(map(tuple, prompts)) or walk(self, prompts, advance),
+    )
+    ranker_of().score(HISTORIES * 3, np.arange(36)[:, None] % 30)
+    assert len(read) == len(set(read)) == len({tuple(history) for history in HISTORIES})
+
+
+def test_nothing_is_scored_for_nobody():
+    ranker, none = ranker_of(), np.full((12, 3), -1)
+    assert ranker.score([], none[:0]).shape == (0, 3)
+    assert (ranker.score(HISTORIES, none) == -np.inf).all()
+    assert ranker.score(HISTORIES, none[:, :0]).shape == (12, 0)
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda t: t.name)
+def test_histories_without_an_item_score_as_if_they_were_asked_for_alone(template):
+    ranker, history = ranker_of(template=template), HISTORIES[2]
+    candidates = np.array([3, 17, 29, 4, 0])
+    found = ranker.leave_one_out(history, candidates)
+    rows = np.broadcast_to(CATALOG.sid_of[candidates], (6, 5))
+    shorter = [np.delete(history, place) for place in range(5)]
+    # Scores are means over three codes and the end token.
+    alone = 4 * ranker.score([history, *shorter], rows)
+    assert found.whole == pytest.approx(alone[0], abs=1e-4)
+    assert found.without == pytest.approx(alone[1:], abs=1e-4)

@@ -41,6 +41,15 @@ def test_where_runs_are_followed_goes_with_them(tmp_path):
     assert "tracker=none" in training_gap(record_of(tmp_path / "other"), 1, 3).words
 
 
+def test_the_settings_of_a_hybrids_parts_go_with_it(tmp_path):
+    words = ("backbone.generative.settings=['trainer.epochs=3','backbone.hidden=64']", "backbone.steps=10")
+    made(tmp_path, "hybrid", words=words, backbone="hybrid")
+    gap = training_gap(record_of(tmp_path), 1, 3)
+    found = compose(gap.words)
+    assert found.config.backbone == compose(["method=hybrid", *words]).config.backbone
+    assert found.config.parts["generative"].config.trainer.epochs == 3
+
+
 def test_a_folder_of_ones_own_is_composed_with(tmp_path):
     own, output = tmp_path / "own", tmp_path / "outputs"
     (own / "method").mkdir(parents=True)

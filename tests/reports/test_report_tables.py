@@ -48,6 +48,7 @@ def test_each_table_is_a_module():
         "efficiency",
         "forgetting",
         "groups",
+        "hybrid",
         "learning_rate",
         "main",
         "regularizers",

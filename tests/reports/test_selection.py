@@ -103,6 +103,13 @@ def test_variants_are_named_by_the_settings_in_which_they_differ(tmp_path):
     assert names(tmp_path, "regularizer.strength=10") == ["single", "peso"]
 
 
+def test_variants_stand_in_the_order_of_their_numbers(tmp_path):
+    for place, strength in enumerate((2, 2000000, 20, 200000, 2000)):
+        made(tmp_path, "peso", variant=f"v{place}", words=(f"regularizer.strength={strength}",))
+    found = [name.partition("=")[2].rstrip(")") for name in names(tmp_path)]
+    assert found == ["2", "20", "2000", "200000", "2000000"]
+
+
 def test_variants_that_differ_in_nothing_told_are_named_by_their_folder(tmp_path):
     for variant in ("a", "b"):
         made(tmp_path, "peso", variant=variant)

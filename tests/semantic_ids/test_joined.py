@@ -54,9 +54,11 @@ def test_a_weight_beyond_its_bounds_is_refused(text, weight):
 def test_unknown_settings_of_either_half_are_refused():
     halves = {
         "text": {"name": "x", "colour": 1},
-        "company": {"width": 2, "window": 1, "seed": 0, "span": 3},
+        "company": {"name": "cooccurrence", "width": 2, "window": 1, "seed": 0, "span": 3},
         "weight": 0.5,
     }
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(Joined).validate_python(halves)
-    assert {("text", "colour"), ("company", "span")} <= {error["loc"] for error in caught.value.errors()}
+    assert {("text", "colour"), ("company", "cooccurrence", "span")} <= {
+        error["loc"] for error in caught.value.errors()
+    }

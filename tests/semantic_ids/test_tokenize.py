@@ -201,7 +201,7 @@ def test_items_of_a_built_dataset_come_stage_by_stage_with_histories_of_the_firs
     assert items.brands[:3] == ("x", "", "z")
     assert items.categories[:3] == ("a", "", "a")
     assert items.stage.tolist() == [1] * 8 + [2] * 3 + [3] * 3
-    assert [history.tolist() for history in items.histories()] == [list(range(8)), [0]]
+    assert [history.tolist() for history in items.histories()] == [list(range(6)), [0]]
     assert "1 without text" in lines.lines[0]
 
 

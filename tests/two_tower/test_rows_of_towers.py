@@ -7,7 +7,7 @@ from worlds import block_of, catalog_of
 
 from peso_cli.data.blocks import Dataset
 from peso_cli.data.examples import examples
-from peso_cli.errors import InputError
+from peso_cli.errors import InputError, RunError
 from peso_cli.evaluation.protocol import Scored
 from peso_cli.methods.parts import Portion
 from peso_cli.two_tower.models import FactorModel
@@ -117,6 +117,50 @@ def test_only_visible_items_that_the_model_knows_are_recommended():
     assert found.items.tolist() == [[2, 1]]
     with pytest.raises(InputError, match="the model knows 2 distinct semantic IDs, fewer than 3 recommendations"):
         ranker(known=3).rank([np.array([0], np.int32)], 3, names=["u"])
+
+
+NOTHING, ASKED = [np.array([], np.int32)], np.array([[2, 0, -1, 1]])
+
+
+@pytest.mark.parametrize(
+    ("had", "scores"),
+    [([], [2, 1, -np.inf, 4]), ([(0, 2)], [2, 1, -np.inf, 3]), ([(0, 1), (0, 2)], [2, 1, -np.inf, -np.inf])],
+)
+def test_a_semantic_id_has_the_score_of_its_best_item_that_is_left(had, scores):
+    assert ranker(seen_of(1, 4, had) if had else None).score(NOTHING, ASKED, ["u"]).tolist() == [scores]
+
+
+def test_semantic_ids_of_unknown_items_have_no_score():
+    assert ranker(known=3).score(NOTHING, ASKED, ["u"]).tolist() == [[-np.inf, 1, -np.inf, 4]]
+
+
+@pytest.mark.parametrize(
+    ("had", "known", "items", "places"),
+    [
+        ([], 4, [2, 1, 3, 0], [0, 0, 1, 3]),
+        ([(0, 2)], 4, [1, 2, 3, 0], [0, 0, 1, 3]),
+        ([], 2, [1, 2, 3, 0], [0, 0, 1, 3]),
+    ],
+)
+def test_the_items_of_a_semantic_id_stand_in_the_order_of_their_scores(had, known, items, places):
+    """What the user had, or what the model doesn't know, comes last; the third row is none."""
+    seen = seen_of(1, known, had) if had else None
+    found = ranker(seen, known).spread(NOTHING, np.array([[1, 2, -1, 0]]), ["u"])
+    assert [each.tolist() for each in found] == [[items], [places]]
+
+
+def test_a_list_of_items_is_no_longer_than_that_of_semantic_ids_and_filled_up():
+    assert ranker().spread(NOTHING, np.array([[1, 2]]), ["u"])[0].tolist() == [[2, 1]]
+    assert ranker().spread(NOTHING, np.array([[2, -1]]), ["u"])[0].tolist() == [[3, -1]]
+    shown = catalog_of(CODES).seen(np.array([True, True, False, True]))
+    assert ranker().within(shown).spread(NOTHING, np.array([[1, -1]]), ["u"])[0].tolist() == [[1, -1]]
+
+
+def test_vectors_that_are_no_numbers_rank_nothing():
+    broken = ranker()
+    broken.towers.items[2] = float("nan")
+    with pytest.raises(RunError, match="1 of 1 users have scores that are not finite numbers"):
+        broken.rank(NOTHING, 3, names=["u"])
 
 
 def test_figures_of_items_are_of_the_list_of_items():

@@ -9,9 +9,10 @@ from importlib.resources import files
 from peso_cli import __version__
 from peso_cli.errors import InputError, RunError
 from peso_cli.reports.page.html import Html, code, folded, foreign, tag
-from peso_cli.reports.page.section import Section, Subject
+from peso_cli.reports.page.section import Explain, Section, Subject
 from peso_cli.reports.page.sections import (
     cost,
+    differences,
     drift,
     forgetting,
     groups,
@@ -39,6 +40,7 @@ _SECTIONS: dict[str, tuple[str, Build]] = {
     "significance": (significance.TITLE, significance.build),
     "stages": (stages.TITLE, stages.build),
     "groups": (groups.TITLE, groups.build),
+    "differences": (differences.TITLE, differences.build),
     "forgetting": (forgetting.TITLE, forgetting.build),
     "strength": (strength.TITLE, strength.build),
     "training": (training.TITLE, training.build),
@@ -56,6 +58,7 @@ def document(
     left_out: Sequence[str],
     warn: Callable[[str], None],
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+    explain: Explain | None = None,
 ) -> str:
     """Return the page of some groups.
 
@@ -65,8 +68,9 @@ def document(
         left_out: what was left out, a line each.
         warn: called with a line for each section that can't be shown.
         tick: called with (done, total, what comes next) before each section.
+        explain: tells what carried the sample recommendations; None leaves that out.
     """
-    subjects = [Subject(group, f"g{number}", tuple(request)) for number, group in enumerate(groups, start=1)]
+    subjects = [Subject(group, f"g{number}", tuple(request), explain) for number, group in enumerate(groups, start=1)]
     total = len(subjects) * len(_SECTIONS)
     begun = itertools.count()
     bodies = [_group(subject, warn, lambda title: tick(next(begun), total, title)) for subject in subjects]

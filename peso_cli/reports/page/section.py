@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,18 @@ class Section:
     commands: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Carried:
+    """An item of a user's history, and how far a recommendation's score falls without it."""
+
+    item: str
+    contribution: float
+
+
+Explain = Callable[[Record, Mapping[str, str]], Mapping[str, Sequence[Carried]]]
+"""Tells for users of a record, each with a recommended item, what carried it most; raises InputError or RunError."""
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """What the sections of a group are made from.
@@ -37,11 +50,13 @@ class Subject:
         group: the runs.
         anchor: what the ids of its parts begin with.
         request: filters and options that chose the runs, as words of a command.
+        explain: asks models, which sections don't; None where it isn't asked for.
     """
 
     group: Group
     anchor: str
     request: tuple[str, ...]
+    explain: Explain | None = None
 
     def again(self, *words: str) -> str:
         """Return the command that makes a table or a plot of the same runs."""

@@ -15,7 +15,7 @@ NEEDS = "a --baseline and another method that share a seed with all stages, in t
 
 Runs = Mapping[int, UserFigures]
 
-_COLUMNS = (
+COLUMNS = (
     Column("difference", "+.4f"),
     Column("95 % from", "+.4f", "none"),
     Column("to", "+.4f", "none"),
@@ -24,6 +24,7 @@ _COLUMNS = (
     Column("users", ",.0f", "none"),
     Column("seeds", ".0f", "none"),
 )
+"""What `comparison_row` fills."""
 
 
 def build(group: Group) -> list[Table]:
@@ -65,9 +66,9 @@ def _table(group: Group, figure: str, others: Mapping[str, Runs], baseline: Runs
     taken = f"item.{figure}" if item else figure
     compared = {name: _compare(runs, baseline, taken) for name, runs in others.items()}
     holm = corrected_family({name: comparison.p_value for name, comparison in compared.items()})
-    rows = tuple(_row(name, comparison, holm[name]) for name, comparison in compared.items())
+    rows = tuple(comparison_row(name, comparison, holm[name]) for name, comparison in compared.items())
     title = f"{group.title}: {figure} against {group.baseline}, test users, mean over {group.span}"
-    return Table(title, "method", _COLUMNS, rows).noting(
+    return Table(title, "method", COLUMNS, rows).noting(
         Footnote("paired bootstrap, 10,000 resamples of users within stages and, where there are several, of seeds"),
         Footnote(
             "p (Holm): corrected for the number of methods in the table; one seed tells nothing of how seeds vary"
@@ -83,6 +84,7 @@ def _compare(runs: Runs, baseline: Runs, figure: str) -> Comparison:
     return paired_bootstrap(differences.figures[figure], strata=differences.stages)
 
 
-def _row(name: str, comparison: Comparison, holm: float) -> Row:
+def comparison_row(name: str, comparison: Comparison, holm: float) -> Row:
+    """Return the row of a comparison, with its p-value corrected for all in the table."""
     values = (comparison.mean, comparison.low, comparison.high, comparison.p_value, holm)
     return Row(name, tuple(Cell(value, count=1) for value in (*values, comparison.users, comparison.seeds)))

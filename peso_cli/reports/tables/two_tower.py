@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from peso_cli.reports import published
 from peso_cli.reports.beside import spearman
-from peso_cli.reports.comparable import first_difference
+from peso_cli.reports.joined import by_dataset, joined
 from peso_cli.reports.model import Cell, Column, Footnote, Table, cell_of
-from peso_cli.reports.selection import Group, Variant
+from peso_cli.reports.selection import Group
 from peso_cli.reports.standings import standings
 from peso_cli.reports.tables.significance import differences
 
@@ -30,11 +30,8 @@ _RANKINGS = (
 
 def regrouped(groups: Iterable[Group]) -> list[Group]:
     """Return a group for each dataset: two-tower methods of all backbones, and the paper's of language models."""
-    by_dataset: dict[str, list[Group]] = {}
-    for group in groups:
-        by_dataset.setdefault(group.dataset, []).append(group)
-    joined = (_joined(members) for members in by_dataset.values())
-    return [group for group in joined if any(variant.method.startswith(_TOWERS) for variant in group.variants)]
+    made = (_joined(members) for members in by_dataset(groups))
+    return [group for group in made if any(variant.method.startswith(_TOWERS) for variant in group.variants)]
 
 
 def build(group: Group) -> list[Table]:
@@ -52,41 +49,18 @@ def build(group: Group) -> list[Table]:
 
 
 def _joined(groups: Sequence[Group]) -> Group:
-    """Put the groups of a dataset together; rows are named by their backbones where there are several."""
-    order = published.published_methods("two_tower")
     found = [(variant, group.backbone) for group in groups for variant in group.variants if _belongs(variant.method)]
     backbones = list(dict.fromkeys(backbone for _, backbone in found))
-    places = {method: place for place, method in enumerate(order)}
+    places = {method: place for place, method in enumerate(published.published_methods("two_tower"))}
     # Methods that the paper doesn't have stand behind its two-tower ones, before the language models.
     behind = places["two_tower_pisa"] + 0.5
     found.sort(key=lambda pair: (places.get(pair[0].method, behind), backbones.index(pair[1])))
-    named = [replace(v, name=f"{v.name}, {b}") if len(backbones) > 1 else v for v, b in found]
-    records = [record for variant in named for record in variant.records.values()]
-    present = {variant.method for variant in named}
-    return replace(
-        groups[0],
-        backbone=", ".join(backbones),
-        variants=tuple(named),
-        absent=tuple(dict.fromkeys(m for g in groups for m in g.absent if m.startswith(_TOWERS) and m not in present)),
-        stages=tuple(sorted({record.place.stage for record in records})),
-        seeds=tuple(sorted({record.place.seed for record in records})),
-        baseline=_baseline(groups[0].baseline, named),
-        mixed=first_difference(records, protocols=False) or next((g.mixed for g in groups if g.mixed), ""),
-        notes=tuple(dict.fromkeys(note for group in groups for note in group.notes)),
-    )
+    group = joined(groups, found, [_BASELINE])
+    return replace(group, absent=tuple(method for method in group.absent if method.startswith(_TOWERS)))
 
 
 def _belongs(method: str) -> bool:
     return method.startswith(_TOWERS) or method in published.published_methods("two_tower")
-
-
-def _baseline(name: str, variants: Sequence[Variant]) -> str:
-    """Return the row that is meant; plain fine-tuning's, where there is no such row."""
-    for wanted in (name, _BASELINE):
-        rows = [variant.name for variant in variants if wanted in (variant.name, variant.method)]
-        if wanted and rows:
-            return rows[0]
-    return name
 
 
 def _beside_published(table: Table, group: Group) -> Table:

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from peso_cli.config.types import STRICT
+from peso_cli.semantic_ids.embeddings.collaborative import Collaborative
 from peso_cli.semantic_ids.embeddings.cooccurrence import Cooccurrence
 from peso_cli.semantic_ids.embeddings.encoder import Encoder
 from peso_cli.semantic_ids.parts import Floats, Items
@@ -26,12 +27,12 @@ class Joined:
 
     Attributes:
         text: embeds texts.
-        company: embeds the items' co-occurrence in stage 1.
+        company: embeds the items' co-occurrence in stage 1, or the taste of those who had them.
         weight: of the company, 0 to 1.
     """
 
     text: Encoder
-    company: Cooccurrence
+    company: Annotated[Cooccurrence | Collaborative, Field(discriminator="name")]
     weight: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
     name: Literal["joined"] = "joined"
 

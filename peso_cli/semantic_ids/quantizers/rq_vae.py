@@ -106,8 +106,9 @@ class RQVAE:
         """
         from peso_cli.errors import InputError
         from peso_cli.semantic_ids.residual import encode
-        from peso_cli.semantic_ids.residual_vae import Training, fit_vae, one_thread
+        from peso_cli.semantic_ids.residual_vae import Training, fit_vae
         from peso_cli.semantic_ids.shares import even_last
+        from peso_cli.semantic_ids.threads import one_thread
 
         if self.warmup >= self.steps:
             raise InputError(f"quantizer.warmup={self.warmup} must be less than quantizer.steps={self.steps}")

@@ -48,7 +48,7 @@ def predictions(folder: Path, stage: int, ranks: Sequence[int | None], users: Se
     table = {
         "user": list(users),
         "stage": pa.array([stage for _ in rows], pa.int32()),
-        "target": [ITEMS[row % 12] for row in rows],
+        "target": [ITEMS[(row + stage + 2) % 12] for row in rows],
         "items": [list(ITEMS[1:11]) for _ in rows],
         "scores": [[-float(n) for n in range(10)] for _ in rows],
         "rank": pa.array(ranks, pa.int32()),

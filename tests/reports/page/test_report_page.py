@@ -11,7 +11,16 @@ from reports.page.test_page_html import Reader
 from peso_cli.commands.report import report
 from peso_cli.reports.collected import collect
 from peso_cli.reports.page.section import Subject
-from peso_cli.reports.page.sections import drift, forgetting, samples, significance, strength, summary, training
+from peso_cli.reports.page.sections import (
+    differences,
+    drift,
+    forgetting,
+    samples,
+    significance,
+    strength,
+    summary,
+    training,
+)
 from peso_cli.reports.selection import select
 
 
@@ -39,6 +48,7 @@ def test_every_section_is_there_and_in_order(whole):
         "Is it chance?",
         "Stage by stage",
         "New, returning and dormant users",
+        "Where methods differ",
         "Forgetting",
         "Strength of the regularizer",
         "Training",
@@ -107,6 +117,20 @@ def test_results_are_those_of_the_table_with_the_commands_behind_them(whole):
     assert "peso train stage=3 method=peso dataset=released" in lineage
     assert "c0ffeec0ffee" in lineage
     assert "torch 2.9" in lineage
+
+
+def test_differences_show_whose_hits_are_shared_and_who_is_served_worst(whole):
+    section = section_of(whole, "g1-differences")
+    assert "peso analyse" in section
+    assert "overlap of hits, recall@10" in section
+    assert "worst group recall@10" in section
+    assert "<summary>Stage by stage</summary>" in section
+
+
+def test_overlap_is_shown_without_the_data(tmp_path):
+    section = differences.build(subject_of(runs(tmp_path / "runs")))
+    assert "Fairness is left out: dataset.path=nowhere: no such folder" in section.lead
+    assert "overlap of hits" in section.parts[0].markup
 
 
 def test_samples_show_hits_and_misses_of_the_same_users(whole):

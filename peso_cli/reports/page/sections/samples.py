@@ -11,10 +11,18 @@ from peso_cli.reports.averages import unfilled
 from peso_cli.reports.collected import Record
 from peso_cli.reports.page import tables
 from peso_cli.reports.page.html import Html, Piece, foreign, joined, tag
-from peso_cli.reports.page.section import Section, Subject
+from peso_cli.reports.page.section import Carried, Explain, Section, Subject
 from peso_cli.reports.selection import Group
 
 TITLE = "Sample recommendations"
+_CARRIED = (
+    "Below stand the items of the history without which the score of a method's first recommendation (of a language "
+    "model the log-likelihood of its semantic ID) falls most; below 0, they spoke against it."
+)
+
+_Owed = Sequence[Carried] | str
+"""What carried a recommendation, or why that isn't known."""
+
 _EACH = 2
 """Users whom all methods serve, whom some do, and whom none does."""
 
@@ -41,7 +49,8 @@ def build(subject: Subject) -> Section:
         RunError: predictions can't be read.
     """
     group, stage = subject.group, subject.group.stages[-1]
-    found = {name: _Served(_read(record)) for name, record in _last(group).items()}
+    records = _last(group)
+    found = {name: _Served(_read(record)) for name, record in records.items()}
     users = _chosen(list(found.values()))
     if not users:
         commands = tuple(note.command for note in unfilled(group, group.variants))
@@ -52,7 +61,21 @@ def build(subject: Subject) -> Section:
         f"The first {_SHOWN} recommendations are shown; a hit is an equal semantic ID, so that another item may stand "
         f"in its place. {why}"
     )
-    return Section(lead, tuple(_user(user, found, titles, latest) for user in users))
+    if subject.explain is None:
+        shown = tuple(_user(user, found, titles, latest) for user in users)
+        return Section(lead, shown, (subject.again("report", "--why"),))
+    carried = {name: _carried(subject.explain, record, found[name], users) for name, record in records.items()}
+    parts = ((_user(user, found, titles, latest), _carriers(user, carried, titles)) for user in users)
+    return Section(f"{lead} {_CARRIED}", tuple(joined(pair) for pair in parts))
+
+
+def _carried(explain: Explain, record: Record, served: _Served, users: Sequence[str]) -> Mapping[str, _Owed]:
+    """Return for each user what carried a method's first recommendation; why it isn't known, where it isn't."""
+    first = {user: item for user in users if (item := served.rows[user]["items"][0]) is not None}
+    try:
+        return {**dict.fromkeys(users, "no item"), **explain(record, first)}
+    except (InputError, RunError) as error:
+        return dict.fromkeys(users, f"not known: {error}")
 
 
 def _last(group: Group) -> dict[str, Record]:
@@ -108,6 +131,22 @@ def _user(
     heads = ["method", "rank", *map(str, range(1, _SHOWN + 1))]
     rows = [[foreign(name), *_cells(table.rows[user], titles)] for name, table in found.items()]
     return tag("div", {"class": "user"}, head, taken, tables.grid(f"Recommended to {user}", heads, rows, "samples"))
+
+
+def _carriers(user: str, carried: Mapping[str, Mapping[str, _Owed]], titles: Mapping[str, str]) -> Html:
+    """Return a table of what carried each method's first recommendation to a user."""
+    rows: list[list[Piece]] = [[foreign(name), joined(_owed(of[user], titles))] for name, of in carried.items()]
+    return tables.grid(f"What carried the first one to {user}", ["method", "items of the history"], rows)
+
+
+def _owed(owed: _Owed, titles: Mapping[str, str]) -> Iterator[Piece]:
+    if isinstance(owed, str):
+        yield owed
+        return
+    for place, each in enumerate(owed):
+        sign = f"{each.contribution:+.3f} ".replace("-", "\N{MINUS SIGN}")
+        yield f" \N{MIDDLE DOT} {sign}" if place else sign
+        yield foreign(titles.get(each.item, each.item))
 
 
 def _taken(target: str, titles: Mapping[str, str], latest: Sequence[str]) -> Iterator[Piece]:

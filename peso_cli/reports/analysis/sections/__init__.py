@@ -1,0 +1,1 @@
+"""One module for each section of `peso analyse`: how to build its tables of the evidence."""
