@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,9 @@ def _servers() -> Iterator[dict[str, str]]:
 def _end_senders(folder: Path) -> None:
     """End the processes that still try to send what lies in the folder."""
     for child in psutil.Process().children():
-        if any(str(folder) in word for word in child.cmdline()):
-            for process in (*child.children(recursive=True), child):
-                process.kill()
-            child.wait()
+        # One that has ended by itself has nothing left to end.
+        with suppress(psutil.NoSuchProcess):
+            if any(str(folder) in word for word in child.cmdline()):
+                for process in (*child.children(recursive=True), child):
+                    process.kill()
+                child.wait()
