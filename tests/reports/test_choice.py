@@ -153,8 +153,8 @@ def test_variants_that_differ_in_more_are_chosen_among_apart(tmp_path):
             made(tmp_path, "peso", stage, variant=f"w{place}", words=words, valid=valid)
     (table,) = strength.build(group_of(tmp_path))
     first, second = [text for text in notes(table) if text.startswith("chosen on validation")]
-    assert "trainer.later_epochs=5, regularizer.strength=300)" in first
-    assert "trainer.later_epochs=1, regularizer.strength=10)" in second
+    assert "trainer.later_epochs=1, regularizer.strength=10)" in first
+    assert "trainer.later_epochs=5, regularizer.strength=300)" in second
 
 
 def test_learning_rates_are_chosen_alike(tmp_path):
