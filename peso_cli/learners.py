@@ -11,7 +11,7 @@ from peso_cli.errors import InputError
 from peso_cli.hybrid.settings import LEARNER as HYBRID
 from peso_cli.hybrid.settings import Hybrid
 from peso_cli.methods.regularizers.none import NoRegularizer
-from peso_cli.two_tower.settings import LEARNER, TwoTower
+from peso_cli.two_tower.settings import LEARNER, SasRec, TwoTower
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,27 @@ def check_parts(config: Config) -> None:
             raise InputError(
                 f"backbone={config.backbone.name} with method={config.method.name}: {group}={part.name} is of "
                 f"{_WORDS[other]}, the backbone is none; give {_MENDS[kind]}, or another backbone"
+            )
+
+
+def check_trainer(config: Config) -> None:
+    """Check that a two-tower model is given no setting of training that it has no use for.
+
+    Raises:
+        InputError: it is; naming the setting.
+    """
+    backbone, trainer = config.backbone, config.trainer
+    if not isinstance(backbone, TwoTower):
+        return
+    idle: dict[str, Any] = {"batch_tokens": 1, "accumulation": 1, "packing": "auto"}
+    if not isinstance(backbone, SasRec):
+        idle["temperature"] = 1.0
+    for name, value in idle.items():
+        given = getattr(trainer, name)
+        if given != value:
+            raise InputError(
+                f"trainer.{name}={given}: backbone={backbone.name} has no use for it, its batches are of "
+                f"backbone.batch={backbone.batch}; leave it out, or give trainer=two_tower"
             )
 
 

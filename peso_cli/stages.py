@@ -23,13 +23,14 @@ from peso_cli.errors import DivergedError, InputError, RunError
 from peso_cli.files import blaming
 from peso_cli.hybrid.adapters import Fused
 from peso_cli.hybrid.settings import Hybrid, check_candidates
-from peso_cli.learners import check_parts, learner_of
+from peso_cli.learners import check_parts, check_trainer, learner_of
 from peso_cli.lookalikes import lookalike
 from peso_cli.methods.adapters.evolving import Evolving
 from peso_cli.methods.adapters.full_weights import FullWeights
 from peso_cli.methods.memories.current import Current
 from peso_cli.methods.parts import Adapter, Memory, Regularizer
 from peso_cli.methods.regularizers.none import NoRegularizer
+from peso_cli.tracking.account import without_account
 from peso_cli.two_tower.adapters import Inherited
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def check_settings(config: Config) -> None:
         InputError: they contradict each other.
     """
     check_parts(config)
+    check_trainer(config)
     for role, part in config.parts.items():
         try:
             check_settings(part.config)
@@ -279,6 +281,8 @@ def _bring_into_being(run: Run, stage: int, artifact: Artifact, display: Display
     why = f" (stage {needed_by} needs it)" if needed_by else ""
     verb = "resuming" if resume else "training"
     display.say(f"stage {stage}: {verb} {artifact.folder}{why}")
+    if alone := without_account(run.config.tracker):
+        display.say(alone)
     if processes.first():
         artifact.begin(run.composed.plain, _lineage(run, stage, fingerprint))
     task = StageTask(run.config, run.dataset, stage, *run.parts(stage), run.lineage(stage - 1), artifact)

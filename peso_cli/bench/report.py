@@ -115,9 +115,14 @@ def _tokenize(document: Document) -> list[Table | str]:
 
 
 def _tracking(document: Document) -> list[Table | str]:
-    table = _table("tracking, {backbone}, up to stage {stage}".format(**document), "s a run", "spread", "more time")
+    title = "tracking, {backbone}, up to stage {stage}".format(**document)
+    table = _table(title, "s a run", "spread", "more", "processor s", "more")
     for name, way in document["ways"].items():
-        table.add_row(name, f"{way['median']:.2f}", f"{way['spread']:.0%}", f"{way['more']:+.1%}")
+        seconds, busy = (
+            (f"{way[kind + 'median']:.2f}", f"{way[kind + 'spread']:.0%}", f"{way[kind + 'more']:+.1%}")
+            for kind in ("", "processor_")
+        )
+        table.add_row(name, *seconds, busy[0], busy[2])
     return [table, _setting(document, "")]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -14,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 
-from peso_cli.bench.measure import side_by_side
+from peso_cli.bench.measure import Times, side_by_side
 from peso_cli.config.compose import Composed, compose
 from peso_cli.stages import Display, ensure, open_run
 
@@ -39,6 +41,9 @@ class _Silence:
 def bench_tracking(composed: Composed, repeats: int, display: Display) -> Document:
     """Time the same stages without tracking, recorded, and sent to servers that refuse connections or never answer.
 
+    `more` is the median over turns of what a way took beside the run without tracking of the same turn, less 1, in
+    seconds and in processor seconds of the run's own process; those that send are others, of the lowest priority.
+
     Args:
         composed: what is trained, up to its stage, each time in a folder of its own.
         repeats: how often each way is timed.
@@ -47,16 +52,16 @@ def bench_tracking(composed: Composed, repeats: int, display: Display) -> Docume
     with tempfile.TemporaryDirectory(prefix="peso-bench-", ignore_cleanup_errors=True) as name, _servers() as servers:
         folder = Path(name)
         online = ("tracker=wandb", "tracker.mode=online")
-        ways = {
-            _NONE: partial(_train, composed, folder, ("tracker=none",), None),
-            "offline": partial(_train, composed, folder, ("tracker=wandb", "tracker.mode=offline"), None),
-            **{f"online, {kind}": partial(_train, composed, folder, online, url) for kind, url in servers.items()},
+        settings: dict[str, tuple[tuple[str, ...], str | None]] = {
+            _NONE: (("tracker=none",), None),
+            "offline": (("tracker=wandb", "tracker.mode=offline"), None),
+            **{f"online, {kind}": (online, url) for kind, url in servers.items()},
         }
-        try:
-            times = side_by_side(ways, repeats, display.bar("timing"))
-        finally:
-            _end_senders(folder)
-    whole = times[_NONE].median
+        busy: dict[str, list[float]] = {way: [] for way in settings}
+        ways = {way: partial(_train, composed, folder, *given, busy[way]) for way, given in settings.items()}
+        times = side_by_side(ways, repeats, display.bar("timing"))
+    # The first turn isn't timed.
+    processor = {way: Times(tuple(seconds[1:])) for way, seconds in busy.items()}
     return {
         "bench": "tracking",
         "backbone": composed.config.backbone.name,
@@ -64,18 +69,31 @@ def bench_tracking(composed: Composed, repeats: int, display: Display) -> Docume
         "repeats": repeats,
         "threads": torch.get_num_threads(),
         "ways": {
-            way: {"seconds": list(t.seconds), "median": t.median, "spread": t.spread, "more": t.median / whole - 1}
-            for way, t in times.items()
+            way: _figures(times[way], times[_NONE])
+            | {f"processor_{name}": value for name, value in _figures(processor[way], processor[_NONE]).items()}
+            for way in times
         },
     }
 
 
-def _train(composed: Composed, folder: Path, words: tuple[str, ...], url: str | None) -> None:
+def _figures(times: Times, without: Times) -> Document:
+    ratios = [own / other for own, other in zip(times.seconds, without.seconds, strict=True)]
+    more = statistics.median(ratios) - 1
+    return {"seconds": list(times.seconds), "median": times.median, "spread": times.spread, "more": more}
+
+
+def _train(composed: Composed, folder: Path, words: tuple[str, ...], url: str | None, busy: list[float]) -> None:
+    """Train in a new folder, add the processor seconds that it took, and end what still sends when it is done."""
     others = [word for word in composed.overrides if not word.startswith(("tracker", "output="))]
     with _account(url):
         run = open_run(compose([*others, *words, f"output={tempfile.mkdtemp(dir=folder)}"], composed.config_dir))
         assert isinstance(run.config.stage, int)
-        ensure(run, (run.config.stage,), _Silence())
+        begun = time.process_time()
+        try:
+            ensure(run, (run.config.stage,), _Silence())
+        finally:
+            _end_senders(folder)
+        busy.append(time.process_time() - begun)
 
 
 @contextmanager

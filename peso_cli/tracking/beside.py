@@ -18,6 +18,7 @@ import yaml
 from peso_cli.artifacts import Artifact, find_artifacts
 from peso_cli.errors import InputError, RunError
 from peso_cli.locks import hold, is_held
+from peso_cli.tracking.account import wants_online
 from peso_cli.tracking.recorded import RecordedRun
 from peso_cli.tracking.sending import PATIENCE, Sending, send, standing
 from peso_cli.tracking.tracker import TrackerChoice
@@ -35,7 +36,7 @@ def send_beside(tracker: TrackerChoice, output: Path) -> None:
         tracker: the `tracker` group; nothing happens unless it is W&B and online.
         output: the folder of all runs.
     """
-    if tracker.name != "wandb" or tracker.mode != "online" or os.environ.get("WANDB_MODE") == "disabled":
+    if not wants_online(tracker):
         return
     try:
         with (output / "sending.log").open("ab") as log:

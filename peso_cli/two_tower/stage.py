@@ -202,7 +202,7 @@ class _Stage:
             # Of a packer the loop asks `plan` and `batch` alone.
             train=cast(Packer, self._batches(memory)),
             valid=cast(Packer, Validation(_asked(data), BLOCK)),
-            trainer=replace(trainer, accumulation=1),
+            trainer=trainer,
             epochs=trainer.epochs if first else min(trainer.epochs, trainer.later_epochs),
             learning_rate=trainer.learning_rate * (1.0 if first else trainer.later_stage_scale),
             seed=stage_seed(data.config.seed, data.stage),

@@ -116,6 +116,14 @@ def untracked(tmp_path_factory):
     return stage_folder(output)
 
 
+def test_a_run_that_could_not_be_sent_says_so_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY")
+    answer = peso("train", *WORDS, "tracker.mode=online", f"output={tmp_path}")
+    assert answer.code == 0
+    told = [line for line in answer.err.splitlines() if line.startswith(("stage 1: training", "W&B: there is no key"))]
+    assert [line[:3] for line in told] == ["sta", "W&B"]
+
+
 @pytest.mark.parametrize("server", [hanging, absent, serving])
 def test_a_run_is_the_same_whatever_the_server_and_is_sent_later(tmp_path, untracked, monkeypatch, server):
     words = (*WORDS, "tracker.mode=online", f"output={tmp_path}")

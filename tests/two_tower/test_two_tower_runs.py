@@ -160,6 +160,19 @@ def test_training_brings_the_loss_down(base, tmp_path):
         (("backbone=bpr", "method=two_tower_pisa", "regularizer=l2"), ("regularizer=l2 is of language models",)),
         (("backbone=tiny", "method=single", "regularizer=pisa"), ("regularizer=pisa is of two-tower models",)),
         (("backbone=bpr", "method=two_tower_pretrain", "regularizer=contrastive"), ("trains nothing",)),
+        *(
+            (
+                ("backbone=lightgcn", "method=two_tower_finetune", word),
+                (f"{word}: backbone=lightgcn", "batch=4096"),
+            )
+            for word in (
+                "trainer.batch_tokens=512",
+                "trainer.accumulation=2",
+                "trainer.packing=example",
+                "trainer.temperature=0.5",
+            )
+        ),
+        (("backbone=sasrec", "method=two_tower_finetune", "trainer.accumulation=2"), ("trainer.accumulation=2",)),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_line(words, parts, tmp_path):
