@@ -82,6 +82,22 @@ def summed_cross_entropy(
         if weights is None:
             return functional.cross_entropy(logits.float() / temperature, labels, reduction="sum")
         return functional.cross_entropy(logits.float() / temperature, labels, reduction="none") @ weights
+    return _by_head(head, hidden, labels, temperature, weights)
+
+
+def cross_entropy_over_rows(
+    rows: Tensor, hidden: Tensor, labels: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
+    """Return the summed cross-entropy of labels whose logits are the products of states with rows of one matrix.
+
+    Args:
+        rows: (labels there may be, hidden) the matrix.
+        hidden, labels, temperature, weights: as for `summed_cross_entropy`.
+    """
+    return _by_head(Head((rows,)), hidden, labels, temperature, weights)
+
+
+def _by_head(head: Head, hidden: Tensor, labels: Tensor, temperature: float, weights: Tensor | None) -> Tensor:
     low = None if head.down is None else head.down(hidden)
     apply: Any = _SummedCrossEntropy.apply
     keep = torch.is_grad_enabled()

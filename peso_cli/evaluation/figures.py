@@ -72,7 +72,7 @@ def score_own_stage(
     if run.made_of:
         metrics["fusion"] = artifact.document(FILE)
     metrics["stored_bytes"] = artifact.stored_bytes
-    metrics["seconds"] = {"train": round(seconds, 1), "evaluate": round(time.monotonic() - begun, 1)}
+    metrics["seconds"] = {"train": round(seconds, 3), "evaluate": round(time.monotonic() - begun, 3)}
     metrics["peak_bytes"] = peak
     write_json(artifact.folder / "metrics.json", metrics)
     record.result(stage, flat_figures(metrics["evaluated"][str(stage)]["test"]))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peso_cli.backbones.head import cross_entropy_over_rows
 from peso_cli.training.sequences import Index, Sequences
 from peso_cli.two_tower import losses
 from peso_cli.two_tower.models import FactorModel, SequenceModel
@@ -125,13 +126,12 @@ class SequenceBatch:
         assert isinstance(model, SequenceModel)
         device = model.items.device
         states = model.states(torch.from_numpy(self.histories).to(device)).flatten(0, 1)
-        states = states[torch.from_numpy(self.at).to(device)] / temperature
-        labels = torch.from_numpy(self.labels).to(device)
+        states = states[torch.from_numpy(self.at).to(device)]
+        labels, weights = torch.from_numpy(self.labels).to(device), torch.from_numpy(self.weights).to(device)
         if self.candidates is None:
-            each = F.cross_entropy(states @ model.items.T, labels, reduction="none")
-        else:
-            each = _over_some(states, model.items, labels, torch.from_numpy(self.candidates).to(device))
-        return (torch.from_numpy(self.weights).to(device) * each).sum()
+            return cross_entropy_over_rows(model.items, states, labels, temperature, weights)
+        candidates = torch.from_numpy(self.candidates).to(device)
+        return weights @ _over_some(states / temperature, model.items, labels, candidates)
 
 
 def _over_some(states: Tensor, items: Tensor, labels: Tensor, candidates: Tensor) -> Tensor:

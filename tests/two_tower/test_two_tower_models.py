@@ -122,10 +122,15 @@ def test_a_sequence_answers_each_example_as_the_example_alone_would(sasrec):
 
 def test_drawn_candidates_that_are_all_items_make_the_full_cross_entropy(sasrec):
     def loss(candidates):
-        batch = SequenceBatch(
-            np.array([[0, 1]]), np.array([1, 2]), np.array([1, 4]), np.ones(2, np.float32), candidates
-        )
-        return float(batch.loss(sasrec, 1.0).detach())
+        weights = np.array([0.5, 2.0], np.float32)
+        batch = SequenceBatch(np.array([[0, 1]]), np.array([1, 2]), np.array([1, 4]), weights, candidates)
+        sasrec.zero_grad()
+        found = batch.loss(sasrec, 0.8)
+        found.backward()
+        return float(found.detach()), [p.grad.clone() for p in sasrec.parameters()]
 
-    assert loss(np.arange(6)) == pytest.approx(loss(None), rel=1e-6)
-    assert loss(np.array([0, 2])) < loss(None)
+    (one, gradients), (other, others) = loss(np.arange(6)), loss(None)
+    assert one == pytest.approx(other, rel=1e-6)
+    for own, reference in zip(others, gradients, strict=True):
+        assert torch.allclose(own, reference, rtol=1e-4, atol=1e-6)
+    assert loss(np.array([0, 2]))[0] < one
