@@ -52,14 +52,17 @@ def side_by_side(ways: Mapping[str, Work], repeats: int, tick: Callable[[int, in
         tick: called with (runs done, runs planned, name).
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
+    order = list(ways.items())
     for turn in range(repeats + 1):
-        for place, (name, work) in enumerate(ways.items()):
+        for place, (name, work) in enumerate(order):
             begun = time.perf_counter()
             work()
             wait()
             if turn:
                 found[name].append(time.perf_counter() - begun)
             tick(turn * len(ways) + place + 1, (repeats + 1) * len(ways), name)
+        # None is always behind the same other one.
+        order.append(order.pop(0))
     return {name: Times(tuple(seconds)) for name, seconds in found.items()}
 
 

@@ -1,8 +1,9 @@
-"""The one thing that a training loop tells its measurements to: the run folder's log and the tracker together."""
+"""The one thing that a training loop tells its measurements to: the run folder's log, and behind it the tracker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,14 +13,16 @@ from peso_cli.tracking.tracker import Tracker, TrackerChoice, open_tracker
 
 
 class Record:
-    """A tracker that writes every number to the log as well.
+    """A log that every number is written to as it comes, and a tracker that is told all of it when the stage ends.
 
-    As a context manager it closes both; an exception marks the run as failed.
+    Nobody sees a stage in the tracker before it has ended, so nothing of the tracker runs beside training. As a context
+    manager it closes both; an exception marks the run as failed.
     """
 
-    def __init__(self, log: RunLog, tracker: Tracker) -> None:
-        self._log = log
-        self._tracker = tracker
+    def __init__(self, path: Path, log: RunLog, open_tracker: Callable[[], Tracker]) -> None:
+        """Take the log that is open at `path`, and what opens the tracker."""
+        self._path, self._log, self._open_tracker = path, log, open_tracker
+        self._samples: list[tuple[Sequence[str], Sequence[Sequence[object]]]] = []
 
     @property
     def position(self) -> int:
@@ -28,15 +31,11 @@ class Record:
 
     def curve(self, step: int, values: Mapping[str, float]) -> None:
         """Write one point of the training curves: `{"event": "train", "step": …, name: value, …}`."""
-        numbers = _plain(values)
-        self._log.write(dict(event="train", step=step, **numbers))
-        self._tracker.curve(step, numbers)
+        self._log.write(dict(event="train", step=step, **_plain(values)))
 
     def result(self, stage: int, values: Mapping[str, float]) -> None:
         """Write the results of one evaluated stage: `{"event": "result", "stage": …, name: value, …}`."""
-        numbers = _plain(values)
-        self._log.write(dict(event="result", stage=stage, **numbers))
-        self._tracker.result(stage, numbers)
+        self._log.write(dict(event="result", stage=stage, **_plain(values)))
 
     def diverged(self, known: Mapping[str, float | str]) -> None:
         """Write what is known of numbers that aren't finite: `{"event": "diverged", "step": …, "what": …, …}`."""
@@ -44,12 +43,17 @@ class Record:
 
     def samples(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Show sample recommendations in the tracker; the log holds numbers only."""
-        self._tracker.samples(columns, rows)
+        self._samples.append((columns, rows))
 
     def close(self, failed: bool = False) -> None:
-        """Close the log and the tracker."""
+        """Close the log, and tell the tracker what it says."""
         self._log.close()
-        self._tracker.close(failed)
+        tracker = self._open_tracker()
+        for line in read_log(self._path):
+            _tell(tracker, line)
+        for columns, rows in self._samples:
+            tracker.samples(columns, rows)
+        tracker.close(failed)
 
     def __enter__(self) -> Record:
         return self
@@ -87,10 +91,7 @@ def open_record(
     settings: Mapping[str, object],
     keep_bytes: int | None = 0,
 ) -> Record:
-    """Open `folder/log.jsonl` and the tracker of one stage artifact.
-
-    A resumed stage's tracker is told again what the kept part of the log says, so that it too ends up as if the stage
-    had never been stopped.
+    """Open `folder/log.jsonl`, whose whole a tracker is told when the stage artifact ends, resumed or not.
 
     Args:
         config: the `tracker` group.
@@ -105,10 +106,7 @@ def open_record(
     """
     path = folder / "log.jsonl"
     log = RunLog.open(path, keep_bytes)
-    tracker = open_tracker(config, folder, group=group, name=name, settings=settings)
-    for line in read_log(path):
-        _tell(tracker, line)
-    return Record(log, tracker)
+    return Record(path, log, partial(open_tracker, config, folder, group=group, name=name, settings=settings))
 
 
 def _tell(tracker: Tracker, line: dict[str, Any]) -> None:
