@@ -118,11 +118,8 @@ def _tracking(document: Document) -> list[Table | str]:
     title = "tracking, {backbone}, up to stage {stage}".format(**document)
     table = _table(title, "s a run", "spread", "more", "processor s", "more")
     for name, way in document["ways"].items():
-        seconds, busy = (
-            (f"{way[kind + 'median']:.2f}", f"{way[kind + 'spread']:.0%}", f"{way[kind + 'more']:+.1%}")
-            for kind in ("", "processor_")
-        )
-        table.add_row(name, *seconds, busy[0], busy[2])
+        own = (f"{way['median']:.2f}", f"{way['spread']:.0%}", f"{way['more']:+.1%}")
+        table.add_row(name, *own, f"{way['processor_median']:.2f}", f"{way['processor_more']:+.1%}")
     return [table, _setting(document, "")]
 
 
