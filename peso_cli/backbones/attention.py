@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from peso_cli.backbones.products import FastProducts
 from peso_cli.backbones.rows import embeddings
 
 _NAME = "peso_packed"
@@ -61,7 +62,8 @@ def decoder_states(
         how = {"attend": attend, "attention_mask": torch.empty(1, 1, 1, 1, device=tokens.device)}
     embedded = embeddings(model, tokens)
     source = {"input_ids": tokens} if embedded is None else {"inputs_embeds": embedded}
-    with nullcontext() if read is None else _only_at(torch.unique(read), _behind_attention(decoder)):
+    narrowed = nullcontext() if read is None else _only_at(torch.unique(read), _behind_attention(decoder))
+    with narrowed, FastProducts():
         hidden: Tensor = decoder(**source, position_ids=positions, use_cache=False, **how).last_hidden_state
     states = hidden.flatten(0, 1)
     return states if read is None else states.index_select(0, read)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from peso_cli.backbones.products import product
 from peso_cli.backbones.rows import TrainedRows, trained_rows
 
 _CHUNK = 1 << 23
@@ -150,14 +151,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
 def _logits(hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float, blocks: Sequence[Tensor]) -> Tensor:
     """Return (rows, vocabulary) logits in float32."""
-    width = sum(len(block) for block in blocks)
-    logits = hidden.new_empty(len(hidden), width)
-    start = 0
-    for block in blocks:
-        torch.mm(hidden, block.detach().mT, out=logits[:, start : start + len(block)])
-        start += len(block)
+    logits = torch.cat([product(hidden, block.detach()) for block in blocks], dim=1)
     if low is not None and up is not None:
-        logits.addmm_(low, up.mT, alpha=scale)
+        logits.add_(product(low, up), alpha=scale)
     return logits.float()
 
 
@@ -195,11 +191,11 @@ def _add_gradients(
     for block, of_block in zip(blocks, of_blocks, strict=True):
         columns = residual[:, start : start + len(block)]
         if of_hidden is not None:
-            of_hidden[part].addmm_(columns, block)
+            of_hidden[part].add_(product(columns, block.detach().mT))
         if of_block is not None:
-            of_block.addmm_(columns.mT, hidden)
+            of_block.add_(product(columns.mT, hidden.mT))
         start += len(block)
     if of_low is not None and up is not None:
-        of_low[part].addmm_(residual, up, alpha=scale)
+        of_low[part].add_(product(residual, up.mT), alpha=scale)
     if of_up is not None and low is not None:
-        of_up.addmm_(residual.mT, low, alpha=scale)
+        of_up.add_(product(residual.mT, low.mT), alpha=scale)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from peso_cli.backbones.products import OPERATIONS, product
 from peso_cli.decoding.states import free_memory
 
 Work = Callable[[], object]
@@ -100,7 +101,7 @@ def wait() -> None:
 
 def flops(work: Work) -> int:
     """Return the floating-point operations of the matrix products of some work."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as counter:
         work()
     return int(counter.get_total_flops())
 
@@ -152,8 +153,9 @@ def matrix_rate(repeats: int = 5) -> float:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
 
+    @torch.inference_mode()
     def work() -> object:
-        return a @ b
+        return product(a, b)
 
     seconds_of(work)
     return 2 * size**3 / min(seconds_of(work) for _ in range(repeats))

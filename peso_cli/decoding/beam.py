@@ -25,7 +25,7 @@ from peso_cli.decoding.states import Prefix, Prompts, Run, bytes_per_token, free
 
 Tokens = NDArray[np.int64]
 
-_TOKENS_AT_ONCE = {"cpu": 768, "cuda": 32768}
+_TOKENS_AT_ONCE = {"cpu": 1536, "cuda": 32768}
 """Tokens that go through the backbone together: on a CPU, as many as its cache holds the activations of."""
 
 _PATIENCE = 2

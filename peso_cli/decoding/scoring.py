@@ -12,8 +12,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from peso_cli.backbones.products import linear
 from peso_cli.backbones.vocabulary import Vocabulary
 
 Normalise = Literal["vocabulary", "vocabulary_bfloat16", "level"]
@@ -83,11 +83,11 @@ class Scorer:
         hidden = hidden if self._centre is None else hidden.bfloat16()
         total = torch.zeros_like(known)
         for weight, bias in self._words:
-            total += functional.linear(hidden, weight, bias).float().add_(shift[:, None]).exp_().sum(1)
+            total += linear(hidden, weight, bias).float().add_(shift[:, None]).exp_().sum(1)
         if torch.isfinite(total).all():
             return known + total.log1p()
         # Words that outweigh all codes by more than a float32 holds, as before any training: slower, but safe.
-        parts = [functional.linear(hidden, weight, bias).float().logsumexp(1) + shift for weight, bias in self._words]
+        parts = [linear(hidden, weight, bias).float().logsumexp(1) + shift for weight, bias in self._words]
         return known + torch.stack([torch.zeros_like(known), *parts]).logsumexp(0)
 
     def end_log_probability(self, hidden: Tensor) -> Tensor:
@@ -102,4 +102,4 @@ class Scorer:
 
     def _rows(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         bias = None if self._head.bias is None else self._head.bias[start:stop]
-        return functional.linear(hidden, self._head.weight[start:stop], bias).float()
+        return linear(hidden, self._head.weight[start:stop], bias).float()
