@@ -7,7 +7,7 @@ at hand, a few rows of hidden states at a time; blocks that don't train cost onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +136,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
             logits = _logits(hidden[part], own_low, up, scale, blocks)
             total += _to_residual(logits, labels[part], None if weights is None else weights[part], temperature)
             if any(needed):
-                _add_gradients(gradients, logits.to(hidden.dtype), hidden[part], own_low, up, scale, blocks, part)
+                _add_gradients(
+                    gradients, [x.to(hidden.dtype) for x in logits], hidden[part], own_low, up, scale, blocks, part
+                )
         ctx.save_for_backward(*[g for g in gradients if g is not None])
         ctx.needed, ctx.temperature = needed, temperature
         return total
@@ -149,36 +151,52 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return (*scaled[:3], *[None] * 5, *scaled[3:])
 
 
-def _logits(hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float, blocks: Sequence[Tensor]) -> Tensor:
-    """Return (rows, vocabulary) logits in float32."""
-    logits = torch.cat([product(hidden, block.detach()) for block in blocks], dim=1)
+def _logits(
+    hidden: Tensor, low: Tensor | None, up: Tensor | None, scale: float, blocks: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return the (rows, block) logits of each block in float32."""
+    found = [product(hidden, block.detach()) for block in blocks]
     if low is not None and up is not None:
-        logits.add_(product(low, up), alpha=scale)
-    return logits.float()
+        for logits, part in zip(found, _by_block(up, blocks), strict=True):
+            logits.add_(product(low, part), alpha=scale)
+    return [logits.float() for logits in found]
 
 
-def _to_residual(logits: Tensor, labels: Tensor, weights: Tensor | None, temperature: float) -> Tensor:
-    """Return the summed loss; the logits turn into its gradient but for the temperature.
+def _by_block(rows: Tensor, blocks: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return torch.split(rows, [len(block) for block in blocks])
+
+
+def _to_residual(logits: list[Tensor], labels: Tensor, weights: Tensor | None, temperature: float) -> Tensor:
+    """Return the summed loss; the blocks' logits turn into its gradient but for the temperature.
 
     That is softmax, less 1 at labels, times each label's weight.
     """
     if temperature != 1:
-        logits /= temperature
-    own = logits.gather(1, labels[:, None])
-    top = logits.amax(1, keepdim=True)
-    mass = logits.sub_(top).exp_().sum(1, keepdim=True)
-    logits /= mass
-    logits.scatter_add_(1, labels[:, None], logits.new_full((len(labels), 1), -1.0))
-    losses = mass.log() + top - own
-    if weights is None:
-        return losses.sum()
-    logits *= weights[:, None]
-    return losses[:, 0] @ weights
+        torch._foreach_div_(logits, temperature)
+    at = list(_places(labels, logits))
+    own = torch.stack([b.gather(1, place).mul_(here) for b, (place, here) in zip(logits, at, strict=True)]).sum(0)
+    top = torch.stack([block.amax(1, keepdim=True) for block in logits]).amax(0)
+    mass = torch.stack([block.sub_(top).exp_().sum(1, keepdim=True) for block in logits]).sum(0)
+    for block, (place, here) in zip(logits, at, strict=True):
+        block.div_(mass).scatter_add_(1, place, -here)
+        if weights is not None:
+            block *= weights[:, None]
+    losses = (mass.log() + top - own)[:, 0]
+    return losses.sum() if weights is None else losses @ weights
+
+
+def _places(labels: Tensor, logits: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield for each block (rows, 1) columns of labels, and 1 where the label is in the block, else 0."""
+    start = 0
+    for block in logits:
+        column = labels[:, None] - start
+        yield column.clamp(0, block.shape[1] - 1), ((column >= 0) & (column < block.shape[1])).to(block.dtype)
+        start += block.shape[1]
 
 
 def _add_gradients(
     gradients: Sequence[Tensor | None],
-    residual: Tensor,
+    residual: Sequence[Tensor],
     hidden: Tensor,
     low: Tensor | None,
     up: Tensor | None,
@@ -187,15 +205,15 @@ def _add_gradients(
     part: slice,
 ) -> None:
     of_hidden, of_low, of_up, *of_blocks = gradients
-    start = 0
-    for block, of_block in zip(blocks, of_blocks, strict=True):
-        columns = residual[:, start : start + len(block)]
+    for columns, block, of_block in zip(residual, blocks, of_blocks, strict=True):
         if of_hidden is not None:
             of_hidden[part].add_(product(columns, block.detach().mT))
         if of_block is not None:
             of_block.add_(product(columns.mT, hidden.mT))
-        start += len(block)
-    if of_low is not None and up is not None:
-        of_low[part].add_(product(residual, up.mT), alpha=scale)
-    if of_up is not None and low is not None:
-        of_up.add_(product(residual.mT, low.mT), alpha=scale)
+    if low is None or up is None:
+        return
+    for columns, rows, number in zip(residual, _by_block(up, blocks), range(len(blocks)), strict=True):
+        if of_low is not None:
+            of_low[part].add_(product(columns, rows.mT), alpha=scale)
+        if of_up is not None:
+            _by_block(of_up, blocks)[number].add_(product(columns.mT, low.mT), alpha=scale)
