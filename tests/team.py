@@ -74,6 +74,8 @@ def _fork(rank: int, count: int, port: int, folder: Path, command: Callable[[], 
     pid = os.fork()
     if pid:
         return pid
+    # Takes the pool of threads, of which a fork leaves a ruin, anew before several threads of the child do so at once.
+    torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
