@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from peso_cli.backbones.products import product
+from peso_cli.backbones.products import LEAST, filled_down, product, with_rows
 from peso_cli.backbones.rows import TrainedRows, trained_rows
 
 _CHUNK = 1 << 23
@@ -128,17 +128,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
         gradients = [
             torch.zeros_like(x) if need and x is not None else None for x, need in zip(inputs, needed, strict=True)
         ]
-        step = max(1, _CHUNK // sum(len(block) for block in blocks))
+        step = filled_down(_CHUNK // sum(len(block) for block in blocks))
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(hidden), step):
             part = slice(start, start + step)
-            own_low = None if low is None else low[part]
-            logits = _logits(hidden[part], own_low, up, scale, blocks)
+            own, own_low = _filled_up(hidden[part]), None if low is None else _filled_up(low[part])
+            logits = _logits(own, own_low, up, scale, blocks)
             total += _to_residual(logits, labels[part], None if weights is None else weights[part], temperature)
             if any(needed):
-                _add_gradients(
-                    gradients, [x.to(hidden.dtype) for x in logits], hidden[part], own_low, up, scale, blocks, part
-                )
+                residual = [block.to(hidden.dtype) for block in logits]
+                _add_gradients(gradients, residual, own, own_low, up, scale, blocks, part, len(labels[part]))
         ctx.save_for_backward(*[g for g in gradients if g is not None])
         ctx.needed, ctx.temperature = needed, temperature
         return total
@@ -149,6 +148,11 @@ class _SummedCrossEntropy(torch.autograd.Function):
         scale = weight / ctx.temperature
         scaled = [next(found).mul(scale) if need else None for need in ctx.needed]
         return (*scaled[:3], *[None] * 5, *scaled[3:])
+
+
+def _filled_up(states: Tensor) -> Tensor:
+    """Fill states up with zeros (see `products`), the better once than for each product."""
+    return with_rows(states) if states.device.type == "cpu" and len(states) > LEAST else states
 
 
 def _logits(
@@ -169,8 +173,11 @@ def _by_block(rows: Tensor, blocks: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def _to_residual(logits: list[Tensor], labels: Tensor, weights: Tensor | None, temperature: float) -> Tensor:
     """Return the summed loss; the blocks' logits turn into its gradient but for the temperature.
 
-    That is softmax, less 1 at labels, times each label's weight.
+    That is softmax, less 1 at labels, times each label's weight; 0 in rows behind the labels'.
     """
+    for block in logits:
+        block[len(labels) :] = 0
+    logits = [block[: len(labels)] for block in logits]
     if temperature != 1:
         torch._foreach_div_(logits, temperature)
     at = list(_places(labels, logits))
@@ -203,17 +210,18 @@ def _add_gradients(
     scale: float,
     blocks: Sequence[Tensor],
     part: slice,
+    count: int,
 ) -> None:
     of_hidden, of_low, of_up, *of_blocks = gradients
     for columns, block, of_block in zip(residual, blocks, of_blocks, strict=True):
         if of_hidden is not None:
-            of_hidden[part].add_(product(columns, block.detach().mT))
+            of_hidden[part].add_(product(columns, block.detach().mT)[:count])
         if of_block is not None:
             of_block.add_(product(columns.mT, hidden.mT))
     if low is None or up is None:
         return
     for columns, rows, number in zip(residual, _by_block(up, blocks), range(len(blocks)), strict=True):
         if of_low is not None:
-            of_low[part].add_(product(columns, rows.mT), alpha=scale)
+            of_low[part].add_(product(columns, rows.mT)[:count], alpha=scale)
         if of_up is not None:
             _by_block(of_up, blocks)[number].add_(product(columns.mT, low.mT), alpha=scale)

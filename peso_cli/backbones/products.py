@@ -19,6 +19,9 @@ from torch.overrides import TorchFunctionMode
 _SMALL = 1 << 20
 """Multiplications under which MKL answers before oneDNN has begun."""
 
+LEAST = 32
+"""Rows that the fewest are filled up to."""
+
 _ONEDNN: Callable[..., Tensor] | None = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -34,14 +37,35 @@ OPERATIONS = {} if _ONEDNN is None else {_ONEDNN: _operations}
 """What torch's counter of floating-point operations has to be told of these products."""
 
 
+def filled_up(rows: int) -> int:
+    """Return to how many rows so many are filled up: eight numbers between a power of two and the next one."""
+    step = max(LEAST, (1 << (rows - 1).bit_length() >> 1) >> 3)
+    return -(-rows // step) * step
+
+
+def filled_down(rows: int) -> int:
+    """Return the most rows, at least one, that are no more than so many and need no filling up, or are very few."""
+    return next((n for n in range(rows, LEAST, -1) if filled_up(n) == n), max(rows, 1) if rows < LEAST else LEAST)
+
+
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """Return the (n, m) product left right^T of (n, k) and (m, k) matrices; no gradient goes through it."""
+    """Return the (n, m) product left right^T of (n, k) and (m, k) matrices; no gradient goes through it.
+
+    Tokens are taken to be what rows of memory of `left` are for; their number may differ from call to call.
+    """
     if not _worth_it(left, right):
         return left @ right.mT
-    if left.stride(-1) != 1 and len(left) > len(right):
-        # Of two matrices that lie the other way round oneDNN rearranges the second, which had better be the larger.
-        return _by_onednn(right, left).mT
-    return _by_onednn(left, right)
+    if left.stride(-1) == 1:
+        return _by_onednn(with_rows(left), right)[: len(left)]
+    left, right = with_rows(left.mT).mT, with_rows(right.mT).mT
+    # Of two matrices that lie the other way round oneDNN rearranges the second, which had better be the larger.
+    return _by_onednn(right, left).mT if len(left) > len(right) else _by_onednn(left, right)
+
+
+def with_rows(matrix: Tensor) -> Tensor:
+    """Return a matrix filled up with rows of zeros."""
+    more = filled_up(len(matrix)) - len(matrix)
+    return functional.pad(matrix, (0, 0, 0, more)) if more else matrix
 
 
 def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

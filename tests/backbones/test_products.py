@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from peso_cli.backbones import products
-from peso_cli.backbones.products import OPERATIONS, FastProducts, linear, product
+from peso_cli.backbones.products import LEAST, OPERATIONS, FastProducts, filled_down, filled_up, linear, product
 
 torch.manual_seed(1)
 
@@ -83,9 +83,28 @@ def test_without_onednn_all_is_torchs_own(monkeypatch):
     assert product(states, weight).equal(states @ weight.mT)
 
 
+@given(st.integers(1, 100_000))
+def test_rows_are_filled_up_by_at_most_an_eighth_of_what_is_not_few(rows):
+    filled = filled_up(rows)
+    assert rows <= filled < rows + max(LEAST, rows / 8 + 1)
+    assert filled_up(filled) == filled
+    down = filled_down(rows)
+    assert 1 <= down <= rows
+    assert rows <= LEAST or filled_up(down) == down > rows / 1.126 - LEAST
+
+
+@needs_onednn
+def test_batches_of_any_size_make_few_programs():
+    weight = torch.randn(96, 64)
+    with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as found:
+        for rows in range(1025, 1153):
+            assert product(torch.randn(rows, 64), weight).shape == (rows, 96)
+    assert found.get_total_flops() == 128 * 2 * 1152 * 64 * 96
+
+
 @needs_onednn
 def test_layers_use_it_within_and_torchs_own_without():
-    layer, states = nn.Linear(64, 96), torch.randn(300, 64)
+    layer, states = nn.Linear(64, 96), torch.randn(320, 64)
     other = copy.deepcopy(layer)
     with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as within, FastProducts():
         found = layer(states)
@@ -93,5 +112,5 @@ def test_layers_use_it_within_and_torchs_own_without():
         expected = other(states)
     assert [str(op) for op in within.get_flop_counts()["Global"]] == ["mkldnn._linear_pointwise"]
     assert [str(op) for op in without.get_flop_counts()["Global"]] == ["aten.addmm"]
-    assert within.get_total_flops() == without.get_total_flops() == 2 * 300 * 64 * 96
+    assert within.get_total_flops() == without.get_total_flops() == 2 * 320 * 64 * 96
     torch.testing.assert_close(found, expected)
