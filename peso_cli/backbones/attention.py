@@ -17,13 +17,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peso_cli.backbones.products import FastProducts, filled_up
+from peso_cli.backbones.products import FastProducts
 from peso_cli.backbones.rows import embeddings
 
 _NAME = "peso_packed"
-
-_FEW = 256
-"""So few tokens are not filled up: that would add more than an eighth."""
 
 
 class Attend(Protocol):
@@ -58,10 +55,7 @@ def decoder_states(
     """
     decoder: Any = model.get_decoder()  # type: ignore[operator]
     how: dict[str, Any] = {}
-    count = tokens.numel()
     if attend is not None:
-        if tokens.device.type == "cpu" and count > _FEW:
-            tokens, positions, attend = _filled_up(tokens, positions, attend)
         if decoder.config._attn_implementation != _NAME:
             decoder.set_attn_implementation(_NAME)
         # A mask of four dimensions is taken as ready, so that none is built; `attend` needs none.
@@ -72,22 +66,7 @@ def decoder_states(
     with narrowed, FastProducts():
         hidden: Tensor = decoder(**source, position_ids=positions, use_cache=False, **how).last_hidden_state
     states = hidden.flatten(0, 1)
-    return states[:count] if read is None else states.index_select(0, read)
-
-
-def _filled_up(tokens: Tensor, positions: Tensor | None, attend: Attend) -> tuple[Tensor, Tensor | None, Attend]:
-    """Fill a packed row up with tokens that nobody sees or reads (see `products`)."""
-    count = tokens.shape[1]
-    more = filled_up(count) - count
-
-    def attend_without(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
-        found = attend(layer, query[:, :, :count], key[:, :, :count], value[:, :, :count], scale, dropout)
-        return functional.pad(found, (0, 0, 0, 0, 0, more))
-
-    if not more:
-        return tokens, positions, attend
-    positions = None if positions is None else functional.pad(positions, (0, more))
-    return functional.pad(tokens, (0, more)), positions, attend_without
+    return states if read is None else states.index_select(0, read)
 
 
 @torch.no_grad()
@@ -149,17 +128,15 @@ def _behind_attention(decoder: nn.Module) -> list[nn.Module]:
 def _only_at(places: Tensor, parts: Sequence[nn.Module]) -> Iterator[None]:
     """Let modules work at some flat places of their (rows, length, width) inputs only; elsewhere their output is 0."""
     shapes: dict[nn.Module, torch.Size] = {}
-    more = filled_up(len(places)) - len(places) if places.device.type == "cpu" and len(places) > _FEW else 0
-    taken = torch.cat([places, places[:1].expand(more)])
 
     def take(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         shapes[part] = inputs[0].shape
-        return (inputs[0].flatten(0, 1).index_select(0, taken)[None],)
+        return (inputs[0].flatten(0, 1).index_select(0, places)[None],)
 
     def put(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         rows, length, _ = shapes[part]
         whole = output.new_zeros(rows * length, output.shape[-1])
-        return whole.index_copy(0, places, output[0, : len(places)]).view(rows, length, -1)
+        return whole.index_copy(0, places, output[0]).view(rows, length, -1)
 
     hooks = [part.register_forward_pre_hook(take) for part in parts] + [
         part.register_forward_hook(put) for part in parts

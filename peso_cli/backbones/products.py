@@ -107,17 +107,19 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(states, weight)
-        return product(states, weight)
+        filled = with_rows(states)
+        ctx.save_for_backward(filled, weight)
+        return product(filled, weight)[: len(states)]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         states, weight = ctx.saved_tensors
         of_states, of_weight = ctx.needs_input_grad
+        filled = with_rows(gradient)
         return (
-            product(gradient, weight.mT) if of_states else None,
-            product(gradient.mT, states.mT) if of_weight else None,
+            product(filled, weight.mT)[: len(gradient)] if of_states else None,
+            product(filled.mT, states.mT) if of_weight else None,
         )
 
 
