@@ -63,7 +63,7 @@ def decoder_states(
     embedded = embeddings(model, tokens)
     source = {"input_ids": tokens} if embedded is None else {"inputs_embeds": embedded}
     narrowed = nullcontext() if read is None else _only_at(torch.unique(read), _behind_attention(decoder))
-    with narrowed, FastProducts():
+    with narrowed, FastProducts() if tokens.device.type == "cpu" else nullcontext():
         hidden: Tensor = decoder(**source, position_ids=positions, use_cache=False, **how).last_hidden_state
     states = hidden.flatten(0, 1)
     return states if read is None else states.index_select(0, read)

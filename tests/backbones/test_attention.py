@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from worlds import random_catalog, small_llama, vocabulary_of
 
+from peso_cli.backbones import products
 from peso_cli.backbones.attention import additive, decoder_states, grouped_attention, packs, sequences_of
+from peso_cli.backbones.products import OPERATIONS
 
 VOCABULARY = vocabulary_of(random_catalog(30, (3, 4, 5)))
 
@@ -120,6 +122,27 @@ def test_what_nobody_reads_costs_less():
             states_of(MODELS["llama"], tokens_of(3, 7), read)
         costs.append(counter.get_total_flops())
     assert costs[0] < 0.7 * costs[1]
+
+
+def states_and_gradients(model, tokens):
+    """The states at two places, and how a weighted sum of them depends on the parameters."""
+    model.zero_grad()
+    states = states_of(model, tokens, [5, 20])
+    (states @ torch.linspace(-1, 2, states.shape[1])).sum().backward()
+    return [states.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.skipif(not OPERATIONS, reason="torch comes without oneDNN here")
+def test_states_and_gradients_are_the_same_by_onednn(monkeypatch):
+    model, tokens = small_llama(VOCABULARY), tokens_of(3, 7)
+    expected = states_and_gradients(model, tokens)
+    monkeypatch.setattr(products, "_SMALL", 0)
+    with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as counter:
+        found = states_and_gradients(model, tokens)
+    assert not {"aten.mm", "aten.addmm"} & {str(op) for op in counter.get_flop_counts()["Global"]}
+    assert len(found) == len(expected) > 10
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
 def test_dropout_reaches_a_row_in_training_only():
