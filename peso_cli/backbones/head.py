@@ -131,13 +131,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
         step = filled_down(_CHUNK // sum(len(block) for block in blocks))
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(hidden), step):
-            part = slice(start, start + step)
+            part = slice(start, min(start + step, len(hidden)))
             own, own_low = _filled_up(hidden[part]), None if low is None else _filled_up(low[part])
             logits = _logits(own, own_low, up, scale, blocks)
             total += _to_residual(logits, labels[part], None if weights is None else weights[part], temperature)
             if any(needed):
                 residual = [block.to(hidden.dtype) for block in logits]
-                _add_gradients(gradients, residual, own, own_low, up, scale, blocks, part, len(labels[part]))
+                _add_gradients(gradients, residual, own, own_low, up, scale, blocks, part)
         ctx.save_for_backward(*[g for g in gradients if g is not None])
         ctx.needed, ctx.temperature = needed, temperature
         return total
@@ -210,9 +210,9 @@ def _add_gradients(
     scale: float,
     blocks: Sequence[Tensor],
     part: slice,
-    count: int,
 ) -> None:
     of_hidden, of_low, of_up, *of_blocks = gradients
+    count = part.stop - part.start
     for columns, block, of_block in zip(residual, blocks, of_blocks, strict=True):
         if of_hidden is not None:
             of_hidden[part].add_(product(columns, block.detach().mT)[:count])
@@ -220,8 +220,9 @@ def _add_gradients(
             of_block.add_(product(columns.mT, hidden.mT))
     if low is None or up is None:
         return
-    for columns, rows, number in zip(residual, _by_block(up, blocks), range(len(blocks)), strict=True):
+    of_parts = [None] * len(blocks) if of_up is None else _by_block(of_up, blocks)
+    for columns, rows, of_rows in zip(residual, _by_block(up, blocks), of_parts, strict=True):
         if of_low is not None:
             of_low[part].add_(product(columns, rows.mT)[:count], alpha=scale)
-        if of_up is not None:
-            _by_block(of_up, blocks)[number].add_(product(columns.mT, low.mT), alpha=scale)
+        if of_rows is not None:
+            of_rows.add_(product(columns.mT, low.mT), alpha=scale)
