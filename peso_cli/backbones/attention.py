@@ -83,7 +83,7 @@ def packs(model: nn.Module, length: int) -> bool:
     positions = torch.arange(length, device=tokens.device).expand(2, -1)
     try:
         rows = decoder_states(model, tokens, None, None, None).float()
-        row = decoder_states(model, tokens.view(1, -1), positions.reshape(1, -1), _Pair(length), None).float()
+        row = decoder_states(model, tokens.view(1, -1), positions.reshape(1, -1), TwoSequences(length), None).float()
     except (ValueError, AttributeError, TypeError, RuntimeError):  # what layers of other kinds make of it
         return False
     tolerance = 1e-4 if decoder.dtype == torch.float32 else 2e-2
@@ -100,13 +100,14 @@ def _slides(config: Any, length: int) -> bool:
     return window < length and "sliding_attention" in layers
 
 
-class _Pair:
-    """Two sequences of one length, side by side."""
+class TwoSequences:
+    """Sequences of one length, side by side in a row, each of them causal."""
 
     def __init__(self, length: int) -> None:
         self._length = length
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
+        """Attend to what stands before in the same sequence."""
         q, k, v = (sequences_of(x, 0, 2, self._length) for x in (query, key, value))
         return grouped_attention(q, k, v, causal(q), scale).transpose(1, 2).flatten(0, 1)[None]
 

@@ -18,14 +18,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from peso_cli.backbones.attention import Attend, decoder_states
+from peso_cli.backbones.llama import is_llama, llama_states
+from peso_cli.backbones.products import filled_up
 from peso_cli.backbones.vocabulary import Vocabulary
 from peso_cli.decoding.constraints import Children, Constraint
 from peso_cli.decoding.scoring import Normalise, Scorer
-from peso_cli.decoding.states import Prefix, Prompts, Run, bytes_per_token, free_memory
+from peso_cli.decoding.states import Part, Prefix, Prompts, Run, bytes_per_token, free_memory, keep_freed_memory
 
 Tokens = NDArray[np.int64]
 
-_TOKENS_AT_ONCE = {"cpu": 1536, "cuda": 32768}
+_TOKENS_AT_ONCE = {"cpu": 2560, "cuda": 32768}
 """Tokens that go through the backbone together: on a CPU, as many as its cache holds the activations of."""
 
 _PATIENCE = 2
@@ -88,6 +90,8 @@ class BeamSearch:
         """Set the search up; `prefix` are the tokens that every prompt begins with, read once and not given again."""
         model.eval()  # type: ignore[no-untyped-call]
         self.model, self.constraint, self.beams = model, constraint, beams
+        keep_freed_memory()
+        self._decoder_states = llama_states if is_llama(model) else decoder_states
         self.scorer = Scorer(model.get_output_embeddings(), vocabulary, normalise)  # type: ignore[no-untyped-call]
         self.vocabulary = vocabulary
         self._prefix = self._read_prefix(prefix) if prefix is not None and len(prefix) else Prefix()
@@ -104,8 +108,9 @@ class BeamSearch:
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts' beams fill what the device likes to have at once."""
-        return max(1, _TOKENS_AT_ONCE[self.model.device.type] // self.beams)
+        """How many prompts' beams fill what the device likes to have at once, and products as they like it."""
+        most = max(1, _TOKENS_AT_ONCE[self.model.device.type] // self.beams)
+        return next((n for n in range(most, most // 2, -1) if filled_up(n * self.beams) == n * self.beams), most)
 
     @property
     def widest(self) -> int:
@@ -152,7 +157,7 @@ class BeamSearch:
 
     def _states(self, tokens: Tensor, positions: Tensor, attend: Attend, read: Tensor | None = None) -> Tensor:
         """Return the hidden states of tokens in one row, at the places that are read (None: all)."""
-        return decoder_states(self.model, tokens.reshape(1, -1), positions.reshape(1, -1), attend, read)
+        return self._decoder_states(self.model, tokens.reshape(1, -1), positions.reshape(1, -1), attend, read)
 
     @torch.inference_mode()
     def _read_prefix(self, tokens: Tokens) -> Prefix:
@@ -163,26 +168,30 @@ class BeamSearch:
     def _read_prompts(self, prompts: Sequence[Tokens], states: Prompts) -> Tensor:
         """Read prompts in ascending order of their lengths; return (B, hidden) the state of each one's last token."""
         found, begin = [], 0
-        for first, last in self._portions(states.runs):
-            runs = states.runs[first:last]
-            count = sum(run.count for run in runs)
-            tokens = self._tensor(np.concatenate(prompts[begin : begin + count]))
-            places = [np.tile(len(self._prefix) + np.arange(run.length), run.count) for run in runs]
-            positions = self._tensor(np.concatenate(places))
-            ends = np.cumsum(np.repeat([run.length for run in runs], [run.count for run in runs])) - 1
-            found.append(self._states(tokens, positions, states.reading(first, last), self._tensor(ends)))
-            begin += count
+        for parts in self._portions(states.runs):
+            lengths = [states.runs[part.run].length for part in parts for _ in range(part.count)]
+            tokens = self._tensor(np.concatenate(prompts[begin : begin + len(lengths)]))
+            positions = self._tensor(np.concatenate([len(self._prefix) + np.arange(length) for length in lengths]))
+            ends = self._tensor(np.cumsum(lengths) - 1)
+            found.append(self._states(tokens, positions, states.reading(parts), ends))
+            begin += len(lengths)
         return torch.cat(found)
 
-    def _portions(self, runs: Sequence[Run]) -> Iterator[tuple[int, int]]:
-        """Yield which runs to read together: as many as the device likes at once, at least one."""
-        most, first, tokens = _TOKENS_AT_ONCE[self.model.device.type], 0, 0
-        for place, run in enumerate(runs):
-            if tokens and tokens + run.count * run.length > most:
-                yield first, place
-                first, tokens = place, 0
-            tokens += run.count * run.length
-        yield first, len(runs)
+    def _portions(self, runs: Sequence[Run]) -> Iterator[list[Part]]:
+        """Yield which prompts to read together: as many as the device likes at once, at least one."""
+        most = _TOKENS_AT_ONCE[self.model.device.type]
+        parts: list[Part] = []
+        room = most
+        for number, run in enumerate(runs):
+            start = 0
+            while start < run.count:
+                if parts and room < run.length:
+                    yield parts
+                    parts, room = [], most
+                part = Part(number, start, min(run.count - start, max(1, room // run.length)))
+                parts.append(part)
+                start, room = start + part.count, room - part.count * run.length
+        yield parts
 
     def _root(self, prompts: int) -> Beams:
         nodes = torch.zeros(prompts, 1, dtype=torch.long, device=self.model.device)

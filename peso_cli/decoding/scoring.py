@@ -21,6 +21,9 @@ Normalise = Literal["vocabulary", "vocabulary_bfloat16", "level"]
 _BLOCK = 1024
 """Words that are looked at together, so that their logits stay in the processor's cache."""
 
+_STATES = 512
+"""States that are compared with all words together, for the same reason."""
+
 _FEW = 4096
 """So many words cost less than finding out for which beams they matter."""
 
@@ -29,7 +32,8 @@ class Scorer:
     """A backbone's head and the vocabulary, set up for one search.
 
     With `normalise=vocabulary` scores are those of a plain search. `vocabulary_bfloat16` takes the words' logits, and
-    nothing else, in bfloat16. `level` divides by the mass of the level's codes alone and leaves the end token out.
+    nothing else, in bfloat16 where words are many. `level` divides by the mass of the level's codes alone and leaves
+    the end token out.
 
     Attributes:
         lazy: whether `codes` leaves the mass of the words to be asked for.
@@ -62,17 +66,25 @@ class Scorer:
         """Return what (..., hidden) states say of a level: (..., codes) logits, and the (...) log-mass to divide by.
 
         Where words are many (`lazy`) it is the mass of codes and end token only, and `log_mass` adds that of the words.
+        Else logits are log-probabilities already, and 0 is left to divide by.
         """
         first = int(self._vocabulary.first_code[level])
         last = first + self._vocabulary.level_sizes[level]
+        if self.lazy:
+            logits = self._rows(hidden, self._start, self._stop)
+            return logits[..., first - self._start : last - self._start], self._mass(logits, hidden)
+        nothing = hidden.new_zeros(hidden.shape[:-1], dtype=torch.float32)
         if self.normalise == "level":
-            own = self._rows(hidden, first, last)
-            return own, own.logsumexp(-1)
-        logits = self._rows(hidden, self._start, self._stop)
-        mass = self._mass(logits, hidden)
-        if not self.lazy:
-            mass = self.log_mass(hidden.flatten(0, -2), mass.flatten()).view_as(mass)
-        return logits[..., first - self._start : last - self._start], mass
+            return self._rows(hidden, first, last).log_softmax(-1), nothing
+        return self._log_probabilities(hidden, first, last), nothing
+
+    def _log_probabilities(self, hidden: Tensor, first: int, last: int) -> Tensor:
+        """Return (..., last - first) log-probabilities of some of all words."""
+        states = hidden.flatten(0, -2)
+        found = states.new_empty(len(states), last - first, dtype=torch.float32)
+        for some, into in zip(torch.split(states, _STATES), torch.split(found, _STATES), strict=True):
+            into.copy_(self._rows(some, 0, len(self._head.weight)).log_softmax(-1)[:, first:last])
+        return found.view(*hidden.shape[:-1], -1)
 
     def _mass(self, logits: Tensor, hidden: Tensor) -> Tensor:
         return torch.logaddexp(logits.logsumexp(-1), self.end(hidden))
@@ -92,6 +104,8 @@ class Scorer:
 
     def end_log_probability(self, hidden: Tensor) -> Tensor:
         """Return (n) the log-probability of the end token after (n, hidden) states."""
+        if not self.lazy:
+            return self._log_probabilities(hidden, self._vocabulary.end, self._vocabulary.end + 1)[:, 0]
         known = self._mass(self._rows(hidden, self._start, self._stop), hidden)
         return self.end(hidden) - self.log_mass(hidden, known)
 

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 
 from peso_cli.backbones.attention import additive, causal, grouped_attention, sequences_of
 
+_LARGEST_BLOCK = 31 << 20
+
 
 @dataclass(frozen=True)
 class Run:
@@ -23,6 +25,15 @@ class Run:
 
     count: int
     length: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """`count` prompts of run number `run`, from its prompt number `start` on."""
+
+    run: int
+    start: int
+    count: int
 
 
 class Prefix:
@@ -51,32 +62,40 @@ class Prompts:
     def __init__(self, prefix: Prefix, runs: Sequence[Run], room: int) -> None:
         self.runs, self.room = tuple(runs), room
         self._prefix = prefix
-        self._buffers: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def reading(self, first: int, last: int) -> _Reading:
-        """Return how the prompts of runs `first` up to but not with `last` are read."""
-        return _Reading(self, range(first, last))
+    def reading(self, parts: Sequence[Part]) -> _Reading:
+        """Return how some prompts are read together."""
+        return _Reading(self, parts)
 
     def codes(self, used: int, sees: Tensor) -> _Codes:
         """Return how codes are read: behind `used` slots, (prompts, W, used + W) saying which slots each sees."""
         return _Codes(self, used, sees)
 
-    def fill(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Keep the next run's (count, heads, length, width) keys and values behind the prefix's."""
-        before = len(self._prefix)
-        pair = []
-        for side, own in enumerate((key, value)):
-            count, heads, length, width = own.shape
-            buffer = own.new_empty(count, heads, before + length + self.room, width)
-            if before:
-                buffer[:, :, :before] = self._prefix.layers[layer][side]
-            buffer[:, :, before : before + length] = own
-            pair.append(buffer)
-        self._buffers.setdefault(layer, []).append((pair[0], pair[1]))
+    def fill(self, layer: int, part: Part, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the (count, heads, length, width) keys and values of prompts; return them behind the prefix's."""
+        if (layer, part.run) not in self._buffers:
+            of_prefix = self._prefix.layers[layer] if len(self._prefix) else (None, None)
+            self._buffers[layer, part.run] = (
+                self._buffer(part.run, key, of_prefix[0]),
+                self._buffer(part.run, value, of_prefix[1]),
+            )
+        prompts = slice(part.start, part.start + part.count)
+        keys, values = (side[prompts] for side in self.seen(layer, part.run, 0))
+        keys[:, :, len(self._prefix) :], values[:, :, len(self._prefix) :] = key, value
+        return keys, values
+
+    def _buffer(self, run: int, like: Tensor, of_prefix: Tensor | None) -> Tensor:
+        """Return room for a run's keys or values, the prefix's in place."""
+        _, heads, _, width = like.shape
+        buffer = like.new_empty(self.runs[run].count, heads, self.length(run) + self.room, width)
+        if of_prefix is not None:
+            buffer[:, :, : len(self._prefix)] = of_prefix
+        return buffer
 
     def seen(self, layer: int, run: int, used: int) -> tuple[Tensor, Tensor]:
         """Return the (count, heads, prefix + length + used, width) keys and values of a run, as views."""
-        key, value = self._buffers[layer][run]
+        key, value = self._buffers[layer, run]
         stop = self.length(run) + used
         return key[:, :, :stop], value[:, :, :stop]
 
@@ -88,18 +107,17 @@ class Prompts:
 class _Reading:
     """Prompts read for the first time."""
 
-    def __init__(self, prompts: Prompts, runs: range) -> None:
-        self._prompts, self._runs = prompts, runs
+    def __init__(self, prompts: Prompts, parts: Sequence[Part]) -> None:
+        self._prompts, self._parts = prompts, parts
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float) -> Tensor:
-        parts = []
-        chosen = [self._prompts.runs[run] for run in self._runs]
-        for run, (q, k, v) in zip(self._runs, _split(chosen, query, key, value), strict=True):
-            self._prompts.fill(layer, k, v)
-            keys, values = self._prompts.seen(layer, run, 0)
+        gathered = []
+        shapes = [Run(part.count, self._prompts.runs[part.run].length) for part in self._parts]
+        for part, (q, k, v) in zip(self._parts, _split(shapes, query, key, value), strict=True):
+            keys, values = self._prompts.fill(layer, part, k, v)
             out = grouped_attention(q, keys, values, causal(q, keys.shape[2] - q.shape[2]), scale)
-            parts.append(out.transpose(1, 2).flatten(0, 1))
-        return torch.cat(parts)[None]
+            gathered.append(out.transpose(1, 2).flatten(0, 1))
+        return torch.cat(gathered)[None]
 
 
 class _Codes:
@@ -132,6 +150,14 @@ def _split(runs: Sequence[Run], *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
     for run in runs:
         yield tuple(sequences_of(row, start, run.count, run.length) for row in rows)
         start += run.count * run.length
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed for the next batch, up to 64 MB, instead of asking the system for it anew.
+
+    How much it keeps is twice the largest block that has been freed, up to 32 MB.
+    """
+    torch.empty(_LARGEST_BLOCK, dtype=torch.uint8)
 
 
 def bytes_per_token(model: PreTrainedModel) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from worlds import random_catalog, vocabulary_of
 
+from peso_cli.decoding import beam
 from peso_cli.decoding.beam import BeamSearch
 from peso_cli.decoding.constraints import PositionalConstraint, TrieConstraint
 
@@ -59,3 +60,18 @@ def naive(model, prompt, beams, constraint="trie", normalise="vocabulary", vocab
 def prompts_of(lengths, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.integers(3, VOCABULARY.size, length) for length in lengths]
+
+
+def tokens_read(monkeypatch):
+    """How many tokens go through the backbone, pass by pass, of the searches that are made from now on."""
+    seen = []
+
+    def spy(name):
+        plain = getattr(beam, name)
+        monkeypatch.setattr(
+            beam, name, lambda model, tokens, *more: seen.append(tokens.numel()) or plain(model, tokens, *more)
+        )
+
+    spy("decoder_states")
+    spy("llama_states")
+    return seen

@@ -16,6 +16,7 @@ from decoding.naive import (
     prompts_of,
     random_prompts,
     search,
+    tokens_read,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -342,9 +343,9 @@ def test_behind_a_prefix_it_finds_what_a_naive_search_finds(kind):
 
 
 @pytest.mark.parametrize("normalise", ["vocabulary", "level"])
-def test_nothing_is_read_twice(normalise):
-    model, seen = model_of("llama", 2), []
-    model.get_input_embeddings().register_forward_hook(lambda module, tokens, output: seen.append(tokens[0].numel()))
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_nothing_is_read_twice(normalise, kind, monkeypatch):
+    model, seen = model_of(kind, 2), tokens_read(monkeypatch)
     prefix, *prompts = prompts_of([6, 1, 4, 4])
     wide = search(model, 5, normalise=normalise, prefix=prefix)
     assert seen == [6]

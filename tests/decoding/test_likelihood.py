@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from decoding.naive import CATALOG, VOCABULARY, prompts_of, search
+from decoding.naive import CATALOG, VOCABULARY, prompts_of, search, tokens_read
 from decoding.wordy import words_are, wordy_llama, wordy_vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,12 +75,11 @@ def test_all_semantic_ids_at_once(llama):
     assert np.argsort(-scores, axis=1).tolist() == found.nodes.tolist()
 
 
-def test_nothing_is_read_twice(llama):
-    model, seen = copy.deepcopy(llama), []
-    model.get_input_embeddings().register_forward_hook(lambda module, tokens, output: seen.append(tokens[0].numel()))
+def test_nothing_is_read_twice(llama, monkeypatch):
+    seen = tokens_read(monkeypatch)
     sids = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=np.int32)
     prefix, *prompts = prompts_of([3, 2, 5])
-    engine = search(model, 4, catalog=catalog_of([*sids, [2, 3, 4]]), prefix=prefix)
+    engine = search(llama, 4, catalog=catalog_of([*sids, [2, 3, 4]]), prefix=prefix)
     likelihoods(engine, prompts, np.array([[3, 0, 1, -1], [0, 1, 2, 0]]), sids)
     assert seen == [3, 7, 2 * 2, 2 * 2, 2 * 3]
 

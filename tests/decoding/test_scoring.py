@@ -39,30 +39,51 @@ def assert_whole(mass, logits):
     torch.testing.assert_close(mass, logits.logsumexp(-1), rtol=2e-6, atol=2e-5)
 
 
+def log_probabilities(some, hidden, level):
+    """What a search makes of a level's codes when it has asked for all."""
+    logits, mass = some.codes(hidden, level)
+    if some.lazy:
+        mass = some.log_mass(hidden.flatten(0, -2), mass.flatten()).view_as(mass)
+    return logits - mass[..., None]
+
+
+def assert_level(found, vocabulary, level, expected):
+    first = int(vocabulary.first_code[level])
+    torch.testing.assert_close(found, expected[..., first : first + CATALOG.level_sizes[level]], rtol=2e-6, atol=2e-5)
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
-@pytest.mark.parametrize("normalise", ["vocabulary", "vocabulary_bfloat16", "level"])
+@pytest.mark.parametrize("normalise", ["vocabulary", "vocabulary_bfloat16"])
 def test_logits_of_a_level_and_the_mass_they_are_a_part_of(level, normalise):
     """With words left to be asked for, the mass is that of the codes and the end token, exactly."""
     vocabulary = wordy_vocabulary(CATALOG, 7, 9)
     head, hidden = head_of(vocabulary), states(6).view(2, 3, WIDTH)
     logits, mass = scorer(head, vocabulary, normalise).codes(hidden, level)
-    first, all_logits = int(vocabulary.first_code[level]), head(hidden)
-    own = all_logits[..., first : first + CATALOG.level_sizes[level]]
-    among = own if normalise == "level" else all_logits[..., [*vocabulary.sid_ids, vocabulary.end]]
-    torch.testing.assert_close(logits, own)
-    torch.testing.assert_close(mass, among.logsumexp(-1))
+    all_logits = head(hidden)
+    assert_level(logits, vocabulary, level, all_logits)
+    torch.testing.assert_close(mass, all_logits[..., [*vocabulary.sid_ids, vocabulary.end]].logsumexp(-1))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_probabilities_among_the_codes_of_a_level(level):
+    vocabulary = wordy_vocabulary(CATALOG, 7, 9)
+    head, hidden = head_of(vocabulary), states(6).view(2, 3, WIDTH)
+    found = log_probabilities(scorer(head, vocabulary, "level"), hidden, level)
+    first = int(vocabulary.first_code[level])
+    own = head(hidden)[..., first : first + CATALOG.level_sizes[level]]
+    torch.testing.assert_close(found, own.log_softmax(-1))
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("shift", SHIFTS)
-def test_with_few_words_the_mass_is_complete_at_once(level, shift):
+@pytest.mark.parametrize("normalise", ["vocabulary", "vocabulary_bfloat16"])
+def test_few_words_are_compared_at_once_and_exactly(level, shift, normalise):
     vocabulary = wordy_vocabulary(CATALOG, 7, 9)
-    head, hidden = head_of(vocabulary, shift), states(6).view(2, 3, WIDTH)
-    lazy, eager = (scorer(head, vocabulary, lazy=lazy) for lazy in (True, False))
+    head, hidden = head_of(vocabulary, shift), states(1200).view(2, 600, WIDTH)
+    eager = scorer(head, vocabulary, normalise, lazy=False)
     logits, mass = eager.codes(hidden, level)
-    assert torch.equal(logits, lazy.codes(hidden, level)[0])
-    assert mass.shape == (2, 3)
-    assert_whole(mass, head(hidden))
+    assert mass.shape == (2, 600)
+    assert_level(logits - mass[..., None], vocabulary, level, head(hidden).log_softmax(-1))
 
 
 def test_how_many_words_are_few(monkeypatch):
@@ -84,9 +105,9 @@ def test_how_many_words_are_few(monkeypatch):
     st.integers(0, 1000),
 )
 def test_the_mass_is_that_of_the_whole_vocabulary(before, after, end, shift, seed):
-    head, _, some = scorer_of(before, after, end % before, shift, seed)
+    head, vocabulary, some = scorer_of(before, after, end % before, shift, seed)
     hidden = states(4, seed)
-    assert_whole(some.log_mass(hidden, some.codes(hidden, 0)[1]), head(hidden))
+    assert_level(log_probabilities(some, hidden, 0), vocabulary, 0, head(hidden).log_softmax(-1))
 
 
 @pytest.mark.parametrize("shift", [-2.0, 300.0])
@@ -100,11 +121,10 @@ def test_the_mass_is_that_of_the_whole_vocabulary(before, after, end, shift, see
 )
 def test_the_end_token_may_be_any_row_outside_the_codes(before, after, end, shift):
     head, vocabulary, lazy = scorer_of(before, after, end, shift)
-    eager, hidden = scorer(head, vocabulary, lazy=False), states(4)
-    assert_whole(lazy.log_mass(hidden, lazy.codes(hidden, 0)[1]), head(hidden))
-    assert_whole(eager.codes(hidden, 0)[1], head(hidden))
+    hidden = states(4)
     expected = head(hidden).log_softmax(1)[:, end]
-    for some in (lazy, eager):
+    for some in (lazy, scorer(head, vocabulary, lazy=False)):
+        assert_level(log_probabilities(some, hidden, 1), vocabulary, 1, head(hidden).log_softmax(1))
         torch.testing.assert_close(some.end_log_probability(hidden), expected, rtol=2e-6, atol=2e-5)
 
 

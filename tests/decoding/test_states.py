@@ -6,7 +6,7 @@ from pretrained import KINDS
 from torch.nn.functional import scaled_dot_product_attention
 from worlds import random_catalog, small_llama, vocabulary_of
 
-from peso_cli.decoding.states import Prefix, Prompts, Run, bytes_per_token, free_memory
+from peso_cli.decoding.states import Part, Prefix, Prompts, Run, bytes_per_token, free_memory
 
 HEADS, SHARED, WIDTH, LAYERS = 2, 2, 4, 3
 """Key-value heads, query heads to each of them, width of a head, layers."""
@@ -39,7 +39,7 @@ def prompts_of(before, runs, room, seed=0):
     prefix, first, _ = read_prefix(before, generator) if before else (Prefix(), [], None)
     prompts = Prompts(prefix, [Run(*run) for run in runs], room)
     read = [rows(sum(count * length for count, length in runs), generator) for _ in range(LAYERS)]
-    reading = prompts.reading(0, len(runs))
+    reading = prompts.reading([Part(run, 0, count) for run, (count, _) in enumerate(runs)])
     out = [reading(layer, *row, 0.5, 0.0) for layer, row in enumerate(read)]
     return prompts, first, read, out
 
@@ -108,16 +108,29 @@ def test_codes_see_their_prompt_and_just_the_slots_they_are_told_to(before, runs
                 torch.testing.assert_close(out[0, beams], expected)
 
 
-def test_prompts_may_be_read_in_portions():
-    runs = [Run(2, 1), Run(1, 3), Run(3, 4)]
-    whole, parts = (Prompts(Prefix(), runs, 2) for _ in range(2))
-    row, cut = rows(17, torch.Generator().manual_seed(2)), 5
-    expected = whole.reading(0, 3)(0, *row, 0.5, 0.0)
-    found = [parts.reading(0, 2)(0, *(side[:, :, :cut] for side in row), 0.5, 0.0)]
-    found.append(parts.reading(2, 3)(0, *(side[:, :, cut:] for side in row), 0.5, 0.0))
-    torch.testing.assert_close(torch.cat(found, dim=1), expected)
-    for run in range(3):
-        assert torch.equal(parts.seen(0, run, 0)[0], whole.seen(0, run, 0)[0])
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize(
+    "portions",
+    [
+        [[Part(0, 0, 2), Part(1, 0, 1)], [Part(2, 0, 3)]],
+        [[Part(0, 0, 1)], [Part(0, 1, 1), Part(1, 0, 1), Part(2, 0, 1)], [Part(2, 1, 2)]],
+    ],
+)
+def test_prompts_may_be_read_in_portions(before, portions):
+    runs = [(2, 1), (1, 3), (3, 4)]
+    whole, _, read, expected = prompts_of(before, runs, 2, seed=2)
+    prefix = read_prefix(before, torch.Generator().manual_seed(2))[0] if before else Prefix()
+    parts = Prompts(prefix, [Run(*run) for run in runs], 2)
+    for layer, row in enumerate(read):
+        found, start = [], 0
+        for portion in portions:
+            stop = start + sum(part.count * runs[part.run][1] for part in portion)
+            found.append(parts.reading(portion)(layer, *(side[:, :, start:stop] for side in row), 0.5, 0.0))
+            start = stop
+        torch.testing.assert_close(torch.cat(found, dim=1), expected[layer])
+        for run in range(3):
+            for one, other in zip(parts.seen(layer, run, 0), whole.seen(layer, run, 0), strict=True):
+                assert torch.equal(one, other)
 
 
 def test_keys_and_values_lie_in_one_place_each_however_many_codes_have_been_read():

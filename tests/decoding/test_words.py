@@ -57,10 +57,11 @@ def test_answers_may_end_with_any_row_outside_the_codes(end, lazy):
 
 @pytest.mark.parametrize("shift", [-12.0, 0.0, 4.0, 120.0])
 @pytest.mark.parametrize("normalise", ["vocabulary", "vocabulary_bfloat16"])
-def test_asking_where_it_matters_finds_what_asking_for_all_finds(shift, normalise):
+def test_asking_where_it_matters_finds_what_asking_for_all_finds(monkeypatch, shift, normalise):
     vocabulary, found = wordy_vocabulary(MANY, 300, 300), []
-    for lazy in (False, True):
-        with words_are(lazy):
+    for rounds in (10**9, 0):
+        monkeypatch.setattr(beam, "_PATIENCE", rounds)
+        with words_are(lazy=True):
             wide = search(wordy_llama(vocabulary, shift), 16, catalog=MANY, vocabulary=vocabulary, normalise=normalise)
         found.append(wide.run(prompts_of([3, 1, 2, 3])))
     assert_found_as(found[1], found[0])
@@ -96,10 +97,10 @@ def test_the_mass_of_words_is_asked_for_only_where_it_can_matter(asked, shift):
         assert all(sum(counts) <= most for counts, most in zip(searching, there_are, strict=True))
 
 
-def test_the_mass_of_few_words_is_worked_out_at_once(asked):
+def test_few_words_are_never_asked_for(asked):
     vocabulary = wordy_vocabulary(MANY, 300, 300)
     search(wordy_llama(vocabulary, 4.0), 16, catalog=MANY, vocabulary=vocabulary).run(prompts_of([3] * 4))
-    assert asked == [[4 * 1], [4 * 8], [4 * 16], [4 * 16]]
+    assert asked == [[], [], [], []]
 
 
 @pytest.mark.parametrize("patience", [0, 1, 2])
@@ -146,10 +147,9 @@ def test_among_words_and_behind_a_prefix_ties_go_to_the_lower_codes(shift, beams
 # Words in bfloat16
 
 
-@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("shift", "by"), [(-8.0, 1e-3), (0.0, 5e-3)])
-def test_words_in_bfloat16_change_scores_by_little_and_these_lists_not_at_all(lazy, seed, shift, by):
+@pytest.mark.parametrize(("lazy", "shift", "by"), [(True, -8.0, 1e-3), (True, 0.0, 5e-3), (False, 0.0, 0.0)])
+def test_many_words_in_bfloat16_change_scores_by_little_and_these_lists_not_at_all(lazy, seed, shift, by):
     """By a thousandth as after training; by a few where words hold nearly all the mass, as before it."""
     vocabulary = wordy_vocabulary(MANY, 1500, 1100)
     model, prompts, found = wordy_llama(vocabulary, shift, seed), prompts_of([3, 1, 2, 3]), []
@@ -158,7 +158,7 @@ def test_words_in_bfloat16_change_scores_by_little_and_these_lists_not_at_all(la
             wide = search(model, 16, catalog=MANY, vocabulary=vocabulary, normalise=normalise)
         found.append(wide.run(prompts))
     assert_found_as(found[1], found[0], atol=by)
-    assert not torch.equal(found[1].scores, found[0].scores)
+    assert torch.equal(found[1].scores, found[0].scores) is not lazy
 
 
 def test_without_words_there_is_nothing_to_take_in_bfloat16():
