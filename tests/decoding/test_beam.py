@@ -354,6 +354,19 @@ def test_nothing_is_read_twice(normalise, kind, monkeypatch):
     assert seen == [6, 9, *(3 * width for width in levels)]
 
 
+@pytest.mark.parametrize(("most", "passes"), [(1, [1, 2, 4, 4, 4]), (6, [3, 4, 4, 4]), (8, [7, 8]), (15, [15])])
+def test_prompts_are_read_in_portions_of_what_the_device_likes(monkeypatch, most, passes):
+    model, seen = model_of("llama", 2), tokens_read(monkeypatch)
+    prefix, *prompts = prompts_of([3, 4, 1, 4, 2, 4])
+    expected = search(model, 5, prefix=prefix).run(prompts)
+    monkeypatch.setattr(beam, "_TOKENS_AT_ONCE", {"cpu": most})
+    seen.clear()
+    found = search(model, 5, prefix=prefix).run(prompts)
+    assert seen[1 : 1 + len(passes)] == passes
+    assert torch.equal(found.codes, expected.codes)
+    torch.testing.assert_close(found.scores, expected.scores)
+
+
 # Memory
 
 

@@ -1,3 +1,6 @@
+import platform
+import resource
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,7 +9,7 @@ from pretrained import KINDS
 from torch.nn.functional import scaled_dot_product_attention
 from worlds import random_catalog, small_llama, vocabulary_of
 
-from peso_cli.decoding.states import Part, Prefix, Prompts, Run, bytes_per_token, free_memory
+from peso_cli.decoding.states import Part, Prefix, Prompts, Run, bytes_per_token, free_memory, keep_freed_memory
 
 HEADS, SHARED, WIDTH, LAYERS = 2, 2, 4, 3
 """Key-value heads, query heads to each of them, width of a head, layers."""
@@ -148,6 +151,17 @@ def test_keys_and_values_lie_in_one_place_each_however_many_codes_have_been_read
                 assert side.shape == (count, HEADS, prompts.length(run) + room, WIDTH)
                 assert side.untyped_storage().nbytes() == 4 * count * HEADS * (5 + length + room) * WIDTH
     assert begins == [prompts.seen(layer, run, room)[0].data_ptr() for layer in range(LAYERS) for run in range(2)]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another library gives out memory here")
+def test_memory_that_was_freed_is_taken_again():
+    keep_freed_memory()
+    faults = []
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2 << 20)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults) < 200  # of 2048 pages
 
 
 def test_the_memory_of_a_token():
