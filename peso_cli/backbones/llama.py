@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import LlamaModel
 
 from peso_cli.backbones.attention import Attend, TwoSequences, decoder_states
-from peso_cli.backbones.products import filled_up, linear, with_rows
+from peso_cli.backbones.products import linear, with_rows
 
 _LENGTH = 16
 """Tokens of the sequences on which a backbone is compared with its own layers."""
@@ -35,9 +35,8 @@ def llama_states(model: nn.Module, tokens: Tensor, positions: Tensor, attend: At
     count, last = tokens.shape[1], decoder.layers[-1]
     kinds, kind = torch.unique(tokens[0], return_inverse=True)
     of_kinds = with_rows(functional.embedding(kinds, decoder.embed_tokens.weight))
-    kind, positions = _filled_up(kind), _filled_up(positions)
-    places = None if read is None else _filled_up(read)
-    turns = _turns(decoder.rotary_emb(of_kinds, positions))
+    kind, places = with_rows(kind), None if read is None else with_rows(read)
+    turns = _turns(decoder.rotary_emb(of_kinds, with_rows(positions[0])[None]))
     states = of_kinds.index_select(0, kind)
     for number, layer in enumerate(decoder.layers):
         attention, only = layer.self_attn, places if layer is last else None
@@ -80,11 +79,6 @@ def _linears(layer: Any) -> list[nn.Module]:
     attention, mlp = layer.self_attn, layer.mlp
     projections = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
     return [*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-
-
-def _filled_up(values: Tensor) -> Tensor:
-    """Fill (..., n) up with zeros, so that products find as many rows as they like."""
-    return functional.pad(values, (0, filled_up(values.shape[-1]) - values.shape[-1]))
 
 
 def _turns(rotation: tuple[Tensor, Tensor]) -> Tensor:

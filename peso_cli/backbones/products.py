@@ -65,10 +65,10 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     return _by_onednn(right, left).mT if len(left) > len(right) else _by_onednn(left, right)
 
 
-def with_rows(matrix: Tensor) -> Tensor:
-    """Return a matrix filled up with rows of zeros."""
-    more = filled_up(len(matrix)) - len(matrix)
-    return functional.pad(matrix, (0, 0, 0, more)) if more else matrix
+def with_rows(values: Tensor) -> Tensor:
+    """Return an (n, ...) tensor filled up with rows of zeros."""
+    more = filled_up(len(values)) - len(values)
+    return functional.pad(values, (0, 0) * (values.dim() - 1) + (0, more)) if more else values
 
 
 def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

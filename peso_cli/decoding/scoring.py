@@ -43,10 +43,12 @@ class Scorer:
         self._vocabulary, self._head, self.normalise = vocabulary, head, normalise
         self._start = int(vocabulary.first_code[0])
         self._stop = self._start + sum(vocabulary.level_sizes)
+        words = len(head.weight) - (self._stop - self._start) - 1
+        self.lazy = normalise != "level" and words > _FEW
         # What words have in common is most of their logits; taken off, it isn't rounded to bfloat16's few digits.
-        self._centre = head.weight.detach().mean(0) if normalise == "vocabulary_bfloat16" else None
-        self._words = [] if normalise == "level" else self._word_blocks()
-        self.lazy = sum(len(weight) for weight, _ in self._words) > _FEW
+        centred = self.lazy and normalise == "vocabulary_bfloat16"
+        self._centre = head.weight.detach().mean(0) if centred else None
+        self._words = self._word_blocks() if self.lazy else []
 
     def _word_blocks(self) -> list[tuple[Tensor, Tensor | None]]:
         """Return weights and biases of all rows but the codes' and the end token's, in blocks."""

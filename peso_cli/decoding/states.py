@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from peso_cli.backbones.attention import additive, causal, grouped_attention, sequences_of
 
 _LARGEST_BLOCK = 31 << 20
+"""Bytes of a block of which glibc, which looks at none above 32 MB, still takes note."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,9 @@ def _split(runs: Sequence[Run], *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next batch, up to 64 MB, instead of asking the system for it anew.
+    """Let glibc keep what is freed for the next batch, instead of asking the system for it anew.
 
-    How much it keeps is twice the largest block that has been freed, up to 32 MB.
+    It keeps up to twice the largest block that has been freed; one is taken, not touched, and freed at once.
     """
     torch.empty(_LARGEST_BLOCK, dtype=torch.uint8)
 

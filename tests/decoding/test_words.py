@@ -67,6 +67,16 @@ def test_asking_where_it_matters_finds_what_asking_for_all_finds(monkeypatch, sh
     assert_found_as(found[1], found[0])
 
 
+@pytest.mark.parametrize("shift", [-12.0, 0.0, 4.0, 120.0])
+def test_asking_where_it_matters_finds_what_comparing_at_once_finds(shift):
+    vocabulary, found = wordy_vocabulary(MANY, 300, 300), []
+    for lazy in (False, True):
+        with words_are(lazy):
+            wide = search(wordy_llama(vocabulary, shift), 16, catalog=MANY, vocabulary=vocabulary)
+        found.append(wide.run(prompts_of([3, 1, 2, 3])))
+    assert_found_as(found[1], found[0])
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """For how many beams the mass of the words was worked out, call by call: a list for each level and for the end."""
